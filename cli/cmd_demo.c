@@ -3,9 +3,9 @@
 #include <getopt.h>
 #include <jansson.h>
 #include <limits.h>
-#include <math.h>
 
 #include "cli/cli.h"
+#include "cli/json_at.h"
 #include "cli/report.h"
 #include "cli/up.h"
 
@@ -27,12 +27,7 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-static double percent(json_t *summary, const char *key)
-{
-    json_t *value = json_object_get(summary, key);
-
-    return json_is_number(value) ? 100 * json_number_value(value) : NAN;
-}
+static double percent(const json_t *summary, const char *key) { return 100 * number_at(summary, key); }
 
 /* The report, and the headline. The summary is there once the last stage has ended. */
 static int conclude(const struct run_config *config)

@@ -13,6 +13,7 @@
 
 #include "base/json_write.h"
 #include "cli/cli.h"
+#include "cli/json_at.h"
 #include "cli/run_socket.h"
 #include "cli/run_stages.h"
 #include "run/rundir.h"
@@ -35,21 +36,12 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-static double number(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
 static double share(const json_t *object, const char *key)
 {
-    double value = number(object, key);
+    double value = number_at(object, key);
 
     return value >= 0 && value <= 1 ? value : NAN;
 }
-
-static const char *word(const json_t *object, const char *key) { return json_string_value(json_object_get(object, key)) ?: ""; }
 
 /* What its coordinator says. False: none answers. */
 static bool ask(struct row *row)
@@ -60,8 +52,8 @@ static bool ask(struct row *row)
     if (run_socket_call(row->dir, "status", &text, NULL) < 0 || !(status = json_loads(text, 0, NULL)))
         return false;
     row->state = "running";
-    snprintf(row->text, sizeof row->text, "%.80s: %.80s, stage %.0f of %.0f", word(status, "state"), word(status, "title"),
-             number(status, "stage_number") + 1, number(status, "stages"));
+    snprintf(row->text, sizeof row->text, "%.80s: %.80s, stage %.0f of %.0f", text_at(status, "state"), text_at(status, "title"),
+             number_at(status, "stage_number") + 1, number_at(status, "stages"));
     row->changed = time(NULL);
     json_decref(status);
     return true;

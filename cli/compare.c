@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 
+#include "cli/json_at.h"
 #include "cli/run_open.h"
 #include "coordinator/summary.h"
 #include "proto/control.pb-c.h"
@@ -48,33 +49,27 @@ static int load(const char *dir, struct compared *ret, struct error *error)
 
 json_t *compared_policies(const struct compared *run) { return json_object_get(run->data.summary, "policies"); }
 
-static double number(json_t *object, const char *key)
-{
-    json_t *value = json_object_get(object, key);
-
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
 bool compared_test(const struct compared *run, const char *policy, struct compared_test *ret)
 {
-    json_t *tested = json_object_get(compared_policies(run), policy), *interval = json_object_get(tested, "interval95");
+    json_t *tested = json_object_get(compared_policies(run), policy);
 
     if (!tested)
         return false;
-    *ret = (struct compared_test){.success = number(tested, "success"),
-                                  .temperature = number(tested, "temperature"),
-                                  .episodes = (int)number(tested, "episodes"),
-                                  .low = json_number_value(json_array_get(interval, 0)),
-                                  .high = json_number_value(json_array_get(interval, 1))};
+    *ret = (struct compared_test){.success = number_at(tested, "success"),
+                                  .low = NAN,
+                                  .high = NAN,
+                                  .temperature = number_at(tested, "temperature"),
+                                  .episodes = (int)number_at(tested, "episodes")};
+    (void)interval_at(tested, "interval95", &ret->low, &ret->high);
     return true;
 }
 
 /* The eval stage that the summary tells of; NULL: none. */
 static const struct stage_config *tested_stage(const struct compared *run, uint32_t *ret_number)
 {
-    const char *name = json_string_value(json_object_get(run->data.summary, "eval_stage"));
+    const char *name = text_at(run->data.summary, "eval_stage");
 
-    for (int i = 0; name && i < run->config->n_stages; i++)
+    for (int i = 0; i < run->config->n_stages; i++)
         if (!strcmp(run->config->stages[i].name, name)) {
             *ret_number = (uint32_t)i;
             return &run->config->stages[i];

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/figure.h"
+#include "cli/json_at.h"
 
 static double number(const json_t *object, const char *key)
 {
@@ -15,20 +16,13 @@ static int64_t integer(const json_t *object, const char *key)
     return json_integer_value(json_object_get(object, key));
 }
 
-static const char *text(const json_t *object, const char *key)
-{
-    const char *value = json_string_value(json_object_get(object, key));
-
-    return value ? value : "";
-}
-
 bool progress_update(struct progress *p, const json_t *status)
 {
     struct progress now = {.seen = true, .stage = integer(status, "stage_number"), .iteration = integer(status, "iteration")};
     bool changed;
 
-    now.trouble = text(status, "trouble")[0] != '\0';
-    now.doubtful_prm = text(status, "prm_doubt")[0] ? integer(status, "prm_version") : 0;
+    now.trouble = text_at(status, "trouble")[0] != '\0';
+    now.doubtful_prm = text_at(status, "prm_doubt")[0] ? integer(status, "prm_version") : 0;
     changed = !p->seen || now.stage != p->stage || now.iteration != p->iteration || now.trouble != p->trouble;
 
     *p = now;
@@ -37,8 +31,8 @@ bool progress_update(struct progress *p, const json_t *status)
 
 void progress_doubt(const json_t *status, struct strbuf *out)
 {
-    strbuf_addf(out, "%s: scored by reward model version %" PRId64 ", which did not pass its gate: %s", text(status, "stage"),
-                integer(status, "prm_version"), text(status, "prm_doubt"));
+    strbuf_addf(out, "%s: scored by reward model version %" PRId64 ", which did not pass its gate: %s", text_at(status, "stage"),
+                integer(status, "prm_version"), text_at(status, "prm_doubt"));
 }
 
 void progress_training(const json_t *status, double *ret_done, double *ret_total)
@@ -63,7 +57,7 @@ static void add_success(const json_t *status, bool iterates, struct strbuf *out)
 
     if (journaled > 0)
         strbuf_addf(out, "  success %.2f", number(status, "success"));
-    if (iterates && json_array_size(curve) && !strcmp(text(status, "stage"), json_string_value(json_array_get(last, 0)) ?: ""))
+    if (iterates && json_array_size(curve) && !strcmp(text_at(status, "stage"), json_string_value(json_array_get(last, 0)) ?: ""))
         strbuf_addf(out, "  (last %.2f)", json_number_value(json_array_get(last, 2)));
     if (json_is_number(json_object_get(status, "return")))
         strbuf_addf(out, "  return %.2f", figure(number(status, "return"), 2));
@@ -90,7 +84,7 @@ static void add_rate(const json_t *status, const char *key, const char *unit, st
 void progress_line(const json_t *status, struct strbuf *out)
 {
     const json_t *episodes = json_object_get(status, "episodes");
-    const char *state = text(status, "state"), *title = text(status, "title");
+    const char *state = text_at(status, "state"), *title = text_at(status, "title");
     const json_t *left = json_object_get(status, "left_s");
     double done, total;
 
@@ -98,15 +92,15 @@ void progress_line(const json_t *status, struct strbuf *out)
         strbuf_adds(out, "all stages are done");
         return;
     }
-    strbuf_adds(out, title[0] ? title : text(status, "stage"));
+    strbuf_adds(out, title[0] ? title : text_at(status, "stage"));
     strbuf_addf(out, "  (stage %" PRId64 " of %" PRId64 ")  %s", integer(status, "stage_number") + 1, integer(status, "stages"),
                 state);
     if (!strcmp(state, "waiting") || !strcmp(state, "paused"))
-        strbuf_addf(out, " for %s", text(status, "waiting_for"));
-    if (text(status, "late")[0])
-        strbuf_addf(out, ", waits for %s", text(status, "late"));
-    if (text(status, "trouble")[0])
-        strbuf_addf(out, ", tried again after: %s", text(status, "trouble"));
+        strbuf_addf(out, " for %s", text_at(status, "waiting_for"));
+    if (text_at(status, "late")[0])
+        strbuf_addf(out, ", waits for %s", text_at(status, "late"));
+    if (text_at(status, "trouble")[0])
+        strbuf_addf(out, ", tried again after: %s", text_at(status, "trouble"));
     progress_training(status, &done, &total);
     if (total > 0 && (!strcmp(state, "training") || !strcmp(state, "draining")))
         strbuf_addf(out, " %.0f/%.0f updates", done, total);
@@ -120,7 +114,7 @@ void progress_line(const json_t *status, struct strbuf *out)
     if (json_is_number(left)) {         /* the coordinator says none while nobody works, or before it knows */
         strbuf_adds(out, "  ");
         add_time(json_number_value(left), out);
-        strbuf_addf(out, " left in this %s", text(status, "left_in"));
+        strbuf_addf(out, " left in this %s", text_at(status, "left_in"));
     }
 }
 
@@ -131,10 +125,10 @@ static void add_member(const json_t *member, struct strbuf *out)
     const json_t *versions = json_object_get(member, "versions");
     size_t n = json_array_size(versions);
 
-    strbuf_addf(out, "  %3" PRId64 "  %-11s %-9s %s:%" PRId64 "  %s", integer(member, "member"), text(member, "role"),
-                text(member, "state"), text(member, "host"), integer(member, "pid"), text(member, "device"));
-    if (text(member, "name")[0])
-        strbuf_addf(out, "  %s", text(member, "name"));
+    strbuf_addf(out, "  %3" PRId64 "  %-11s %-9s %s:%" PRId64 "  %s", integer(member, "member"), text_at(member, "role"),
+                text_at(member, "state"), text_at(member, "host"), integer(member, "pid"), text_at(member, "device"));
+    if (text_at(member, "name")[0])
+        strbuf_addf(out, "  %s", text_at(member, "name"));
     if (integer(member, "slots"))
         strbuf_addf(out, "  %" PRId64 "/%" PRId64 " slots  %" PRId64 " delivered", integer(member, "leases"),
                     integer(member, "slots"), integer(member, "delivered"));
@@ -163,8 +157,8 @@ static void add_reward_models(const json_t *status, struct strbuf *out)
         strbuf_addf(out, "on trial: reward model version %" PRId64 " beside %" PRId64 ", %" PRId64 "/%" PRId64 " episodes\n",
                     integer(now, "version"), integer(now, "against"), integer(now, "episodes"), integer(now, "wanted"));
     if (last)
-        strbuf_addf(out, "last trial: reward model version %" PRId64 " %s: %s\n", integer(last, "version"), text(last, "verdict"),
-                    text(last, "text"));
+        strbuf_addf(out, "last trial: reward model version %" PRId64 " %s: %s\n", integer(last, "version"),
+                    text_at(last, "verdict"), text_at(last, "text"));
 }
 
 static void add_share(const json_t *task, const char *key, double times, const char *unit, struct strbuf *out)
@@ -184,13 +178,13 @@ static void add_tasks(const json_t *status, struct strbuf *out)
     int widest = 0;
 
     for (size_t i = 0; i < json_array_size(tasks); i++)
-        widest = MAX(widest, (int)strlen(text(json_array_get(tasks, i), "task")));
+        widest = MAX(widest, (int)strlen(text_at(json_array_get(tasks, i), "task")));
     if (json_array_size(tasks))
         strbuf_addf(out, "%-*s%7s%7s%9s\n", widest + 2, "tasks:", "rl", "val", "drawn");
     for (size_t i = 0; i < json_array_size(tasks); i++) {
         const json_t *task = json_array_get(tasks, i);
 
-        strbuf_addf(out, "  %-*s", widest, text(task, "task"));
+        strbuf_addf(out, "  %-*s", widest, text_at(task, "task"));
         add_share(task, "success", 1, "", out);
         add_share(task, "val", 1, "", out);
         add_share(task, "drawn", 100, " %", out);
@@ -202,8 +196,8 @@ void progress_page(const json_t *status, struct strbuf *out)
 {
     const json_t *members = json_object_get(status, "members"), *stages = json_object_get(status, "history");
 
-    strbuf_addf(out, "run %s  %s  seed %" PRId64 "  build %s  up ", text(status, "run"), text(status, "dir"),
-                integer(status, "seed"), text(status, "build"));
+    strbuf_addf(out, "run %s  %s  seed %" PRId64 "  build %s  up ", text_at(status, "run"), text_at(status, "dir"),
+                integer(status, "seed"), text_at(status, "build"));
     add_time(number(status, "up_s"), out);
     strbuf_addc(out, '\n');
     progress_line(status, out);
@@ -211,7 +205,7 @@ void progress_page(const json_t *status, struct strbuf *out)
     if (integer(status, "prm_version"))
         strbuf_addf(out, "  reward model version %" PRId64, integer(status, "prm_version"));
     strbuf_addc(out, '\n');
-    if (text(status, "prm_doubt")[0]) {
+    if (text_at(status, "prm_doubt")[0]) {
         progress_doubt(status, out);
         strbuf_addc(out, '\n');
     }
@@ -220,7 +214,7 @@ void progress_page(const json_t *status, struct strbuf *out)
     for (size_t i = 0; i < json_array_size(stages); i++) {
         const json_t *stage = json_array_get(stages, i);
 
-        strbuf_addf(out, "  %-12s %-8s ", text(stage, "stage"), text(stage, "state"));
+        strbuf_addf(out, "  %-12s %-8s ", text_at(stage, "stage"), text_at(stage, "state"));
         add_time(number(stage, "wall_s"), out);
         strbuf_addc(out, '\n');
     }

@@ -5,6 +5,7 @@
 
 #include "base/atomic_file.h"
 #include "base/figure.h"
+#include "cli/json_at.h"
 #include "cli/plot.h"
 #include "cli/report_builds.h"
 #include "cli/report_curriculum.h"
@@ -122,27 +123,20 @@ static void write_json_rows(const char *prefix, json_t *object, struct strbuf *o
     }
 }
 
-static double number_at(json_t *object, const char *key)
-{
-    json_t *value = json_object_get(object, key);
-
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
 /* A difference of shares, for one decimal. */
 static double points(double difference) { return figure(100 * difference, 1); }
 
 static void write_plateau(json_t *plateau, struct strbuf *out)
 {
-    json_t *interval = json_object_get(plateau, "gain_interval95");
+    double low, high;
 
-    if (!json_is_true(json_object_get(plateau, "checked")) || json_array_size(interval) != 2)
+    if (!json_is_true(json_object_get(plateau, "checked")) || !interval_at(plateau, "gain_interval95", &low, &high))
         return;
     strbuf_addf(out, "<p class='note'>Imitation %s: from step %.0f to step %.0f success on val states changed by %+.1f points "
                 "(95 %% interval %+.1f to %+.1f).</p>",
                 json_is_true(json_object_get(plateau, "at_plateau")) ? "was at its plateau" : "was still rising",
                 number_at(plateau, "earlier_steps"), number_at(plateau, "steps"), points(number_at(plateau, "gain")),
-                points(json_number_value(json_array_get(interval, 0))), points(json_number_value(json_array_get(interval, 1))));
+                points(low), points(high));
 }
 
 static void write_stopped(const struct report_data *d, struct strbuf *out)
@@ -156,8 +150,7 @@ static void write_stopped(const struct report_data *d, struct strbuf *out)
 
 static void write_headline(const struct report_data *d, struct strbuf *out)
 {
-    double before = number_at(d->summary, "success_before"), after = number_at(d->summary, "success_after");
-    json_t *interval = json_object_get(d->summary, "difference_interval");
+    double before = number_at(d->summary, "success_before"), after = number_at(d->summary, "success_after"), low, high;
     size_t trained = 0;
 
     for (size_t i = 0; i < d->n_episodes; i++)
@@ -165,10 +158,8 @@ static void write_headline(const struct report_data *d, struct strbuf *out)
     if (isfinite(before) && isfinite(after)) {
         strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b> after imitation, <b>%.1f %%</b> after "
                     "reinforcement learning (%+.1f points", 100 * before, 100 * after, points(after - before));
-        if (json_array_size(interval) == 2)
-            strbuf_addf(out, "; 95 %% interval of the paired difference %+.1f to %+.1f",
-                        points(json_number_value(json_array_get(interval, 0))),
-                        points(json_number_value(json_array_get(interval, 1))));
+        if (interval_at(d->summary, "difference_interval", &low, &high))
+            strbuf_addf(out, "; 95 %% interval of the paired difference %+.1f to %+.1f", points(low), points(high));
         strbuf_addf(out, ").</p>");
     } else if (isfinite(after)) {
         strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b>.</p>", 100 * after);

@@ -3,19 +3,13 @@
 #include <errno.h>
 #include <math.h>
 
+#include "cli/json_at.h"
 #include "cli/plot.h"
 #include "cli/report_data.h"
 #include "proto/control.pb-c.h"
 #include "rl/stats.h"
 
 /* ---- policies ------------------------------------------------------------------------------------------------ */
-
-static double number_at(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
 
 static void write_cell(double value, struct strbuf *out)
 {
@@ -27,12 +21,11 @@ static void write_cell(double value, struct strbuf *out)
 
 static void write_interval(const json_t *row, struct strbuf *out)
 {
-    const json_t *interval = json_object_get(row, "interval95");
+    double low, high;
 
     write_cell(number_at(row, "success"), out);
-    if (json_array_size(interval) == 2)
-        strbuf_addf(out, "<td>%.1f to %.1f</td>", 100 * json_number_value(json_array_get(interval, 0)),
-                    100 * json_number_value(json_array_get(interval, 1)));
+    if (interval_at(row, "interval95", &low, &high))
+        strbuf_addf(out, "<td>%.1f to %.1f</td>", 100 * low, 100 * high);
     else
         strbuf_adds(out, "<td></td>");
 }

@@ -10,6 +10,7 @@
 
 #include "base/json_write.h"
 #include "cli/cli.h"
+#include "cli/json_at.h"
 #include "cli/model.h"
 #include "cli/sim.h"
 #include "sim/suites/remote/frame.h"
@@ -266,7 +267,7 @@ static int answer(struct server *s, const struct frame *request, struct strbuf *
     struct error error = {0};
     json_error_t where = {0};
     json_t *head = json_loadb(request->head, request->head_n, 0, &where);
-    const char *op = json_string_value(json_object_get(head, "op")) ?: "";
+    const char *op = text_at(head, "op");
     size_t i = 0;
     int r = -EINVAL, done = !strcmp(op, "close");
 
