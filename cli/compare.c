@@ -11,25 +11,21 @@
 
 /* ---- reading ----------------------------------------------------------------------------------------------------------- */
 
-/* From the ledger: summary.json may have been written before the run was over. */
-static int make_summary(struct compared *run, struct error *error)
+/* summary.json may have been written before the run was over. */
+static int make_summary(struct ledger *ledger, struct compared *run, struct error *error)
 {
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
-    int r = run_open_ledger(run->dir, &ledger, error);
+    int r = summary_make(ledger, run->config, &text, error);
 
-    if (r == 0)
-        r = summary_make(ledger, run->config, &text, error);
     if (r < 0)
         return r;
-    if (run->data.summary)
-        json_decref(run->data.summary);
     run->data.summary = json_loads(text.text, 0, NULL);
     return run->data.summary ? 0 : error_set(error, ENOMEM, "%s: out of memory", run->dir);
 }
 
 static int load(const char *dir, struct compared *ret, struct error *error)
 {
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     char path[RUN_PATH];
     int r = rundir_path(dir, "config.yaml", path, error);
 
@@ -39,10 +35,12 @@ static int load(const char *dir, struct compared *ret, struct error *error)
     if (r == 0)
         r = run_config_load(path, ret->config, error);
     if (r == 0)
-        r = report_data_load(dir, &ret->data, error);
-    if (r == 0)
-        r = run_stages_read(dir, ret->config, &ret->stages, error);
-    return r < 0 ? r : make_summary(ret, error);
+        r = run_open_ledger(dir, &ledger, error);
+    if (r < 0)
+        return r;
+    if ((r = report_data_read(ledger, &ret->data)) < 0 || (r = run_stages_of(ledger, ret->config, &ret->stages)) < 0)
+        return error_set(error, -r, "%s/ledger.sqlite: %s", dir, ledger_error(ledger));
+    return make_summary(ledger, ret, error);
 }
 
 /* ---- what was tested --------------------------------------------------------------------------------------------------- */

@@ -17,7 +17,7 @@ enum { COMPARE_MAX = RUN_COMPARE_MAX };
 struct compared {
     const char *dir;            /* borrowed */
     struct run_config *config;
-    struct report_data data;    /* its summary made anew */
+    struct report_data data;    /* of the ledger; its summary made anew */
     struct run_stages stages;
     struct paired over;         /* this run's policy over the first run's; pairs 0: nothing to pair */
 };

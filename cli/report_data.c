@@ -9,41 +9,38 @@
 #include "cli/run_stages.h"
 #include "proto/control.pb-c.h"
 
-static int load_ledger(const char *run_dir, struct report_data *d, struct error *error)
+int report_data_read(struct ledger *ledger, struct report_data *ret)
 {
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    int r = run_open_ledger(run_dir, &ledger, error);
+    struct report_data d = {.run = *ledger_run(ledger)};
+    int r;
 
-    if (r < 0)
-        return r;
-    d->run = *ledger_run(ledger);
-    if ((r = ledger_stages(ledger, &d->stages, &d->n_stages)) < 0 ||
-        (r = ledger_iterations(ledger, &d->iterations, &d->n_iterations)) < 0 ||
-        (r = ledger_episodes(ledger, LEDGER_ALL, LEDGER_ALL, &d->episodes, &d->n_episodes)) < 0 ||
-        (r = ledger_scalars(ledger, NULL, &d->scalars, &d->n_scalars)) < 0 ||
-        (r = ledger_versions(ledger, &d->versions, &d->n_versions)) < 0 || (r = run_builds_read(ledger, &d->builds)) < 0 ||
-        (r = run_stopped(ledger, d->stopped, sizeof d->stopped)) < 0)
-        return error_set(error, -r, "%s/ledger.sqlite: %s", run_dir, ledger_error(ledger));
-    return 0;
+    if ((r = ledger_stages(ledger, &d.stages, &d.n_stages)) < 0 ||
+        (r = ledger_iterations(ledger, &d.iterations, &d.n_iterations)) < 0 ||
+        (r = ledger_episodes(ledger, LEDGER_ALL, LEDGER_ALL, &d.episodes, &d.n_episodes)) < 0 ||
+        (r = ledger_scalars(ledger, NULL, &d.scalars, &d.n_scalars)) < 0 ||
+        (r = ledger_versions(ledger, &d.versions, &d.n_versions)) < 0 || (r = run_builds_read(ledger, &d.builds)) < 0 ||
+        (r = run_stopped(ledger, d.stopped, sizeof d.stopped)) < 0)
+        report_data_release(&d);
+    else
+        *ret = d;
+    return r;
 }
 
 int report_data_load(const char *run_dir, struct report_data *ret, struct error *error)
 {
-    struct report_data d = {0};
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     char path[PATH_MAX];
     json_error_t where;
-    int r;
+    int r = run_open_ledger(run_dir, &ledger, error);
 
-    r = load_ledger(run_dir, &d, error);
-    if (r < 0) {
-        report_data_release(&d);
+    if (r < 0)
         return r;
-    }
+    if ((r = report_data_read(ledger, ret)) < 0)
+        return error_set(error, -r, "%s/ledger.sqlite: %s", run_dir, ledger_error(ledger));
     snprintf(path, sizeof path, "%s/summary.json", run_dir);
-    d.summary = json_load_file(path, 0, &where);        /* absent before the eval stage */
+    ret->summary = json_load_file(path, 0, &where);     /* absent before the eval stage */
     snprintf(path, sizeof path, "%s/config.yaml", run_dir);
-    (void)file_read(path, 1 << 20, &d.config, NULL);
-    *ret = d;
+    (void)file_read(path, 1 << 20, &ret->config, NULL);
     return 0;
 }
 

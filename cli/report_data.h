@@ -25,6 +25,8 @@ struct report_point {
 };
 
 int report_data_load(const char *run_dir, struct report_data *ret, struct error *error);
+/* What the ledger alone knows: neither summary nor config. */
+int report_data_read(struct ledger *ledger, struct report_data *ret);
 void report_data_release(struct report_data *data);
 
 /* Points of all rl iterations in order; caller frees. `task` NULL: all tasks. */

@@ -44,22 +44,29 @@ static void count(const struct ledger_stage *stage, struct run_stages *stages)
         snprintf(stages->next, sizeof stages->next, "%s", stage->name);
 }
 
-int run_stages_read(const char *run_dir, const struct run_config *config, struct run_stages *ret, struct error *error)
+int run_stages_of(struct ledger *ledger, const struct run_config *config, struct run_stages *ret)
 {
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_free_ struct ledger_stage *rows = NULL;
     struct run_stages stages = {.of = config->n_stages};
     size_t n = 0;
-    int r = run_open_ledger(run_dir, &ledger, error);
+    int r;
 
-    if (r < 0)
-        return r;
     if ((r = ledger_stages(ledger, &rows, &n)) < 0 || (r = run_stopped(ledger, stages.stopped, sizeof stages.stopped)) < 0)
-        return error_set(error, -r, "%s/ledger.sqlite: %s", run_dir, ledger_error(ledger));
+        return r;
     for (size_t i = 0; i < n; i++)
         count(&rows[i], &stages);
     *ret = stages;
     return 0;
+}
+
+int run_stages_read(const char *run_dir, const struct run_config *config, struct run_stages *ret, struct error *error)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    int r = run_open_ledger(run_dir, &ledger, error);
+
+    if (r == 0 && (r = run_stages_of(ledger, config, ret)) < 0)
+        return error_set(error, -r, "%s/ledger.sqlite: %s", run_dir, ledger_error(ledger));
+    return r;
 }
 
 bool run_stages_all(const struct run_stages *stages) { return stages->done == stages->of; }

@@ -13,6 +13,8 @@ struct run_stages {
 
 /* -errno with a line. -EBUSY: it is up. */
 int run_stages_read(const char *run_dir, const struct run_config *config, struct run_stages *ret, struct error *error);
+/* The same of a ledger that is open. */
+int run_stages_of(struct ledger *ledger, const struct run_config *config, struct run_stages *ret);
 bool run_stages_all(const struct run_stages *stages);       /* the configuration's; whatever was evaluated later */
 
 /* run_stages.stopped alone. */
