@@ -360,7 +360,7 @@ int action_error_run(const char *run_dir, const struct action_error_ask *ask, st
     strbuf_addc(&out, '\n');
     if (r == 0 && ask->json)
         fputs(out.text, stdout);
-    if (r == 0 && ask->out && (r = atomic_file_write(ask->out, out.text, out.length)) < 0)
+    if (r == 0 && ask->out && (r = atomic_file_write_through(ask->out, out.text, out.length)) < 0)
         r = error_set(error, -r, "%s: cannot be written: %s", ask->out, strerror(-r));
     for (int i = 0; i < w.n_samples; i++)
         free(w.samples[i].rgb);

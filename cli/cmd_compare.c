@@ -31,7 +31,7 @@ static int write_page(const struct comparison *c, const char *path, struct error
 
     if (r < 0)
         return error_set(error, -r, "%s: out of memory for the page", path);
-    r = atomic_file_write(path, page.text, page.length);
+    r = atomic_file_write_through(path, page.text, page.length);
     return r < 0 ? error_set(error, -r, "%s: cannot be written: %s; -o names another place", path, strerror(-r)) : 0;
 }
 

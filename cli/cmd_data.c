@@ -301,7 +301,7 @@ static int stats(int argc, char **argv)
     if (snprintf(path, sizeof path, "%s%s", into ? into : argv[0], into ? "" : "/dataset_statistics.json") >= (int)sizeof path)
         r = -ENAMETOOLONG;
     if (r >= 0)
-        r = file_write(path, text.text, text.length);
+        r = atomic_file_write_through(path, text.text, text.length);
     if (r < 0)
         return fail("stats", &error, error_set(&error, -r, "%s: cannot be written: %s", path, strerror(-r)));
     printf("%s: %d successful training episodes, %d of them demonstrations (%d episodes left out), %zu steps, actions of %d "

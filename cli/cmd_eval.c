@@ -325,7 +325,7 @@ static int say_result(const struct command *c, const struct eval *eval, const st
 
     if (r == 0 && c->json)
         fputs(out.text, stdout);
-    if (r == 0 && c->out && (r = atomic_file_write(c->out, out.text, out.length)) < 0)
+    if (r == 0 && c->out && (r = atomic_file_write_through(c->out, out.text, out.length)) < 0)
         r = error_set(error, -r, "%s: cannot be written: %s", c->out, strerror(-r));
     if (r == 0 && !c->json) {
         eval_print(eval);

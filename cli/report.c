@@ -274,6 +274,6 @@ int report_write(const char *run_dir, const char *path, struct error *error)
     strbuf_adds(&out, "</html>\n");
     if (out.failed)
         return error_set(error, ENOMEM, "%s: out of memory for the page", path);
-    r = atomic_file_write(path, out.text, out.length);
+    r = atomic_file_write_through(path, out.text, out.length);
     return r < 0 ? error_set(error, -r, "%s: cannot write: %s", path, strerror(-r)) : 0;
 }

@@ -47,12 +47,13 @@ static int fsync_parent(const char *path)
     return fsync_directory(dirname(copy));
 }
 
-/* A terminal, a pipe, /dev/full: a rename would put a file in its place, for everybody on this machine where root asks. */
-static bool is_device(const char *path)
+/* A terminal, a pipe, /dev/full: a rename would put a file in its place, for everybody on this machine where root asks. What
+ * /proc/self/fd leads to may have lost its name. */
+static bool cannot_be_replaced(const char *path)
 {
     struct stat st;
 
-    return stat(path, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode));
+    return stat(path, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode) || st.st_nlink == 0);
 }
 
 int atomic_file_write(const char *path, const void *bytes, size_t n)
@@ -61,7 +62,7 @@ int atomic_file_write(const char *path, const void *bytes, size_t n)
     _cleanup_close_ int fd = -1;
     int r;
 
-    if (is_device(path))
+    if (cannot_be_replaced(path))
         return file_write(path, bytes, n);
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp.%d", path, (int)getpid()) >= sizeof temporary)
         return -ENAMETOOLONG;
@@ -82,6 +83,45 @@ int atomic_file_write(const char *path, const void *bytes, size_t n)
         return r;
     }
     return fsync_parent(path);
+}
+
+static int name_of_open(int fd, char ret[PATH_MAX])
+{
+    char link[40];
+    ssize_t n;
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    n = readlink(link, ret, PATH_MAX);
+    if (n < 0 || n >= PATH_MAX)
+        return n < 0 ? -errno : -ENAMETOOLONG;
+    ret[n] = '\0';
+    return 0;
+}
+
+/* The kernel follows the links: it knows loops, and whose are not followed in /tmp. */
+int atomic_file_write_through(const char *path, const void *bytes, size_t n)
+{
+    _cleanup_close_ int fd = -1;
+    char target[PATH_MAX] = "";
+    bool made = false;
+    struct stat st;
+    int r;
+
+    if (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode) || cannot_be_replaced(path))
+        return atomic_file_write(path, bytes, n);
+    fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) {            /* it dangles: made first, to learn its name */
+        fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        made = fd >= 0;
+    }
+    if (fd < 0)
+        return -errno;
+    r = name_of_open(fd, target);
+    if (r == 0)
+        r = atomic_file_write(target, bytes, n);
+    if (r < 0 && made)
+        (void)unlink(target);
+    return r;
 }
 
 void file_send_off(int fd)

@@ -14,8 +14,13 @@
 
 #include "base/macro.h"
 
-/* Replace `path`. -errno, and the old file is still there. A device or a pipe is written to, and stays what it is. */
+/* Replace `path`. -errno, and the old file is still there. A device or a pipe is written to, and stays what it is. A link is
+ * replaced, too: what gantry keeps under a name of its own is never written into what somebody else's link leads to. */
 int atomic_file_write(const char *path, const void *bytes, size_t n);
+
+/* The same for a name that a person gave (-o FILE): a link stays, and the file that it leads to is replaced beside itself, or
+ * made. -ELOOP: it leads nowhere. -EACCES: the kernel does not follow others' links here (fs.protected_symlinks). */
+int atomic_file_write_through(const char *path, const void *bytes, size_t n);
 
 /* Whole file into memory, a NUL behind it. Caller frees. -EFBIG: larger than `limit`. */
 int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n);

@@ -27,6 +27,7 @@ int image_check_size(int64_t height, int64_t width, const char *name, struct err
 int image_decode(const void *bytes, size_t n, const char *name, struct image *ret, struct error *error);
 int image_read(const char *path, struct image *ret, struct error *error);
 
+/* For people: a link at `path` is followed (atomic_file_write_through). */
 int image_write_png(const char *path, const uint8_t *rgb, int height, int width);
 /* To memory; caller frees. */
 int image_encode_png(const uint8_t *rgb, int height, int width, uint8_t **ret_bytes, size_t *ret_n);

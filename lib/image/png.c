@@ -35,7 +35,7 @@ int image_write_png(const char *path, const uint8_t *rgb, int height, int width)
     r = image_encode_png(rgb, height, width, &bytes, &n);
     if (r < 0)
         return r;
-    return atomic_file_write(path, bytes, n);
+    return atomic_file_write_through(path, bytes, n);
 }
 
 int image_decode_png(const void *bytes, size_t n, const char *name, struct image *ret, struct error *error)

@@ -176,7 +176,7 @@ static int copy_without(const char *path, const char *key_or_name, struct strbuf
 
 static int write_list(const char *path, struct strbuf *out, struct error *error)
 {
-    int r = out->failed ? -ENOMEM : atomic_file_write(path, out->text, out->length);
+    int r = out->failed ? -ENOMEM : atomic_file_write_through(path, out->text, out->length);
 
     if (r < 0)
         return error_set(error, -r, "cannot write %s: %s", path, strerror(-r));

@@ -1,5 +1,6 @@
 /* atomic_file_write and file_read: the new contents are on the disk before they take the name, the name before it is said that
  * they have, and whatever fails leaves what was there. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -213,13 +214,132 @@ static void test_a_pipe_stays_a_pipe(void **state)
     close(fd);
 }
 
+/* ---- links, where a person names the file --------------------------------------------------------------------------------- */
+
+static const char *at(const char *name)
+{
+    static char paths[4][SCRATCH_PATH + 32];
+    static int next;
+
+    snprintf(paths[next %= 4], sizeof paths[0], "%s/%s", dir, name);
+    return paths[next++];
+}
+
+static void expect_link(const char *name, const char *to)
+{
+    char got[SCRATCH_PATH + 32] = "";
+
+    assert_true(readlink(at(name), got, sizeof got - 1) > 0);
+    assert_string_equal(got, to);
+}
+
+static void expect_entries(int wanted)
+{
+    DIR *directory = opendir(dir);
+    int n = -2;                         /* . and .. */
+
+    assert_non_null(directory);
+    while (readdir(directory))
+        n++;
+    closedir(directory);
+    assert_int_equal(n, wanted);
+}
+
+/* What a link leads to is replaced, as a whole; it may lie elsewhere, be led to by several, or not be there yet. */
+static void test_a_link_is_followed(void **state)
+{
+    struct stat before, after;
+
+    (void)state;
+    assert_int_equal(mkdir(at("site"), 0755), 0);
+    snprintf(path, sizeof path, "%s/site/f", dir);
+    assert_int_equal(symlink("site/f", at("link")), 0);
+    assert_int_equal(symlink(at("link"), at("chain")), 0);
+    assert_int_equal(atomic_file_write_through(at("chain"), "first", 5), 0);       /* which dangles */
+    expect("first");
+    strbuf_reset(&calls);
+    assert_int_equal(stat(path, &before), 0);
+    assert_int_equal(atomic_file_write_through(at("link"), "second", 6), 0);
+    expect("second");
+    assert_true(stat(path, &after) == 0 && after.st_ino != before.st_ino);       /* renamed into place, not written over */
+    assert_string_equal(calls.text, "fsync(file) rename fsync(dir) ");
+    expect_link("link", "site/f");
+    expect_link("chain", at("link"));
+    expect_entries(3);
+
+    assert_int_equal(atomic_file_write(at("link"), "ours", 4), 0);      /* a name of gantry's own is not somebody else's file */
+    expect("second");
+    assert_true(lstat(at("link"), &after) == 0 && S_ISREG(after.st_mode));
+    assert_int_equal(atomic_file_write_through(at("link"), "no link", 7), 0);
+    assert_int_equal(atomic_file_write_through(at("new"), "no file", 7), 0);
+    assert_true(stat(at("new"), &after) == 0 && after.st_size == 7);
+}
+
+static void test_a_link_that_cannot_be_followed(void **state)
+{
+    (void)state;
+    assert_int_equal(symlink("b", at("a")), 0);
+    assert_int_equal(symlink("a", at("b")), 0);
+    assert_int_equal(atomic_file_write_through(at("a"), "new", 3), -ELOOP);
+    assert_int_equal(symlink("nowhere/f", at("far")), 0);
+    assert_int_equal(atomic_file_write_through(at("far"), "new", 3), -ENOENT);
+    assert_int_equal(mkdir(at("site"), 0755), 0);
+    assert_int_equal(symlink("site", at("folder")), 0);
+    assert_true(atomic_file_write_through(at("folder"), "new", 3) < 0);
+    expect_link("a", "b");
+    expect_link("far", "nowhere/f");
+    expect_link("folder", "site");
+    expect_entries(5);
+}
+
+/* The old file is there still, and where there was none, there is none. */
+static void test_what_fails_behind_a_link(void **state)
+{
+    (void)state;
+    assert_int_equal(symlink("f", at("link")), 0);
+    for (int there = 0; there <= 1; there++) {
+        assert_int_equal(fault_arm("atomic_file.rename=enospc@1"), 0);
+        assert_int_equal(atomic_file_write_through(at("link"), "new", 3), -ENOSPC);
+        assert_int_equal(fault_arm(""), 0);
+        expect_link("link", "f");
+        expect_entries(1 + there);
+        if (there)
+            expect("old");
+        assert_int_equal(atomic_file_write(path, "old", 3), 0);
+    }
+}
+
+/* /dev/stdout is a link to a link to what the shell opened: a file that is replaced, or one that has no name any more. */
+static void test_an_open_file(void **state)
+{
+    char link[32], got[8] = "";
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+
+    (void)state;
+    assert_true(fd >= 0);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    assert_int_equal(symlink(link, at("stdout")), 0);
+    assert_int_equal(atomic_file_write_through(at("stdout"), "page", 4), 0);
+    expect("page");
+    expect_link("stdout", link);
+
+    assert_int_equal(read(fd, got, sizeof got), 0);     /* the one before, which the rename has taken the name of */
+    assert_int_equal(atomic_file_write_through(at("stdout"), "again", 5), 0);
+    assert_int_equal(read(fd, got, sizeof got), 5);
+    assert_string_equal(got, "again");
+    expect("page");
+    expect_entries(2);
+    close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_a_pipe_stays_a_pipe), TEST(test_in_order), TEST(test_what_fails_leaves_what_was_there), TEST(test_a_name_that_is_given),
-        TEST(test_reading), TEST(test_a_directory),
+        TEST(test_reading), TEST(test_a_directory), TEST(test_a_link_is_followed), TEST(test_a_link_that_cannot_be_followed),
+        TEST(test_what_fails_behind_a_link), TEST(test_an_open_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
