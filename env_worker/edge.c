@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/metrics.h"
-#include "daemon/run_config.h"
+#include "env_worker/run_simulation.h"
 
 enum {
     TICK_MS = 50,               /* how late a repetition may be */
@@ -340,42 +340,11 @@ static void drop_lost_leases(struct edge *edge, const Gantry__Welcome *welcome)
     edge->n_announced = 0;
 }
 
-static int open_simulation(struct edge *edge, const char *config)
-{
-    _cleanup_free_ struct run_config *run = malloc(sizeof(*run));      /* some 100 kB */
-    struct error error = {0};
-    int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, &error) : -ENOMEM;
-
-    if (r == 0) {
-        edge->shared.full = !strcmp(run->policy_support, "full");
-        edge->shared.ended = run->policy_eos_in_logp;
-        snprintf(edge->shared.chain, sizeof(edge->shared.chain), "%s", run->chain);
-        r = simulation_new(edge->shared.loop, &(struct simulation_options) {
-            .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render,
-            .robosuite = run->robosuite, .substeps = (enum sim_substeps)run->substeps, .device = edge->options.device,
-            .remote = edge->options.simulator ? edge->options.simulator : run->remote,
-            .slots = edge->options.slots, .cameras = run->cameras, .state = run->state,
-        }, &edge->shared.simulation, &error);
-    }
-    if (r < 0) {
-        log_error("cannot simulate", "reason=%s", LOG_Q(error_text(&error, r)));
-        return r;
-    }
-    edge->shared.shape = *simulation_shape(edge->shared.simulation);
-    if (edge->options.device != -1 && simulation_renders_in_software(edge->shared.simulation))
-        log_warn("pictures are drawn by the CPU, ten times slower and more: no GPU renders here", "renderer=%s remedy=%s",
-                 LOG_Q(simulation_renderer(edge->shared.simulation)),
-                 LOG_Q("install the driver's EGL (libnvidia-gl), see that the render node is open to this user, or ask for "
-                       "software"));
-    log_info("simulator open", "suite=%s image=%d cameras=%u state=%u renderer=%s slots=%u", run->suite, run->image,
-             edge->shared.shape.cameras, edge->shared.shape.state, LOG_Q(simulation_renderer(edge->shared.simulation)),
-             edge->options.slots);
-    return 0;
-}
-
 static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
 {
     struct edge *edge = arg;
+    struct error error = {0};
+    int r;
 
     log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member,
              welcome->run, welcome->epoch);
@@ -384,7 +353,9 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
     if (again)
         drop_lost_leases(edge, welcome);
     if (!edge->shared.simulation) {
-        if (open_simulation(edge, welcome->config) < 0) {
+        r = run_simulation_open(&edge->shared, welcome->config, edge->options.device, edge->options.simulator, &error);
+        if (r < 0) {
+            log_error("cannot simulate", "reason=%s", LOG_Q(error_text(&error, r)));
             lifecycle_stop(edge->lifecycle, EX_CONFIG);
             return;
         }

@@ -1,11 +1,9 @@
 /* The coordinator as a whole, with members that speak the real protocol: a run of every kind of stage finishes, also when the
  * coordinator is lost at each of its commits, and ledger, journal and manifests tell one story. */
 #include <dirent.h>
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <sysexits.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -13,7 +11,6 @@
 #include "base/atomic_file.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "coordinator/drain_mark.h"
 #include "coordinator/edge.h"
 #include "run/history.h"
 #include "tests/harness/coordinator_life.h"
@@ -268,41 +265,6 @@ static void test_lost_at_a_commit(void **state)
     assert_true(again);                 /* the next life's group of learner ranks is none that was before */
 }
 
-static void refuses(const char *expected)
-{
-    struct edge *edge;
-
-    assert_true(edge_new(life_config, NULL, &edge, &life_error) < 0);
-    if (!strstr(life_error.text, expected))
-        fail_msg("expected \"%s\" in: %s", expected, life_error.text);
-}
-
-static void put_later(const char *text)
-{
-    char path[128];
-
-    snprintf(path, sizeof path, "%s/evals.yaml", life_run_dir);
-    assert_int_equal(atomic_file_write(path, text, strlen(text)), 0);
-}
-
-/* A full disk: what has not begun is put elsewhere, what has begun waits. */
-static void test_no_room_to_start(void **state)
-{
-    struct edge *edge;
-
-    (void)state;
-    assert_int_equal(fault_arm("atomic_file.write=enospc@1+"), 0);
-    assert_int_equal(edge_new(life_config, NULL, &edge, &life_error), -ENOSPC);
-    assert_non_null(strstr(life_error.text, "or put run.dir elsewhere"));
-    assert_int_equal(fault_arm(""), 0);
-    if (edge_new(life_config, NULL, &edge, &life_error) < 0)
-        fail_msg("%s", life_error.text);
-    edge = edge_free(edge);
-    assert_int_equal(fault_arm("atomic_file.write=enospc@1+"), 0);
-    assert_int_equal(edge_new(life_config, NULL, &edge, &life_error), -EAGAIN);
-    assert_null(strstr(life_error.text, "elsewhere"));
-}
-
 static void fill_the_disk(const struct message *message, void *arg)
 {
     unsigned *plans_seen = arg;
@@ -333,181 +295,12 @@ static void test_a_version_without_room(void **state)
     check_curves();
 }
 
-static void test_starts_that_are_refused(void **state)
-{
-    struct edge *first, *second;
-    char *text, *stage, path[128];
-    size_t n;
-
-    (void)state;
-    if (edge_new(life_config, NULL, &first, &life_error) < 0)
-        fail_msg("%s", life_error.text);
-    assert_int_equal(edge_new(life_config, NULL, &second, &life_error), -EBUSY);
-    assert_non_null(strstr(life_error.text, "held by process"));
-    first = edge_free(first);
-
-    assert_int_equal(file_read(life_config, 4096, &text, &n), 0);
-    stage = strstr(text, "steps: 2");
-    stage[7] = '3';
-    assert_int_equal(atomic_file_write(life_config, text, n), 0);
-    refuses("another configuration");
-    stage[7] = '2';
-    assert_int_equal(atomic_file_write(life_config, text, n), 0);
-    free(text);
-
-    put_later("stages:\n - demos:\n");
-    refuses("stages[0] is no eval stage; only those may be added to a run");
-    put_later("stages:\n - eval: {episodes: 0}\n");
-    refuses("evals.yaml:2:21: stages[0].eval.episodes: 0 is out of range");
-    put_later("stages:\n - eval: {policies: [sft]}\n - eval: {policies: [last]}\n");
-    if (edge_new(life_config, NULL, &first, &life_error) < 0)
-        fail_msg("%s", life_error.text);
-    assert_int_equal(first->config.n_stages, 6 + 2);
-    assert_int_equal(first->n_config_stages, 6);
-    assert_string_equal(first->config.stages[7].name, "later2");
-    assert_non_null(strstr(first->stage_settings[7], "policies: [last]"));
-    assert_null(strstr(first->config_text, "later"));       /* what the run was started with */
-    first = edge_free(first);
-
-    snprintf(path, sizeof path, "%s/init/config.json", life_dir);
-    assert_int_equal(file_read(path, 4096, &text, &n), 0);
-    *strrchr(text, '\n') = ' ';                             /* another file of the same model */
-    assert_int_equal(atomic_file_write(path, text, n), 0);
-    free(text);
-    snprintf(path, sizeof path, "%s/policies/v000000", life_run_dir);
-    assert_int_equal(remove_tree(path), 0);
-    refuses("policies/v000000 is not the one the ledger knows");
-    snprintf(path, sizeof path, "%s/ledger.sqlite", life_run_dir);
-    assert_int_equal(unlink(path), 0);
-    refuses("damaged: it ends at event 0, and events up to");
-    (void)unlink(path);
-    snprintf(path, sizeof path, "%s/ledger.sqlite-mark", life_run_dir);
-    assert_int_equal(unlink(path), 0);
-    refuses("the directory is put together from two runs, or ledger.sqlite was removed");
-    snprintf(path, sizeof path, "%s/policies/v000000", life_run_dir);
-    assert_int_equal(remove_tree(path), 0);
-    snprintf(path, sizeof path, "%s/init", life_dir);
-    assert_int_equal(remove_tree(path), 0);
-    refuses("policy.init");
-}
-
-/* An operator who forgets the number, or writes a blank too many, does not end the run. */
-static void test_a_member_to_drain_is_named(void **state)
-{
-    static const char *const forgotten[] = {"member", "member ", "member 7", "member  7"};
-    struct loop *loop;
-    struct edge *edge;
-
-    (void)state;
-    assert_int_equal(loop_new(&loop), 0);
-    if (edge_new(life_config, NULL, &edge, &life_error) < 0 || edge_start(edge, loop, &life_error) < 0)
-        fail_msg("%s", life_error.text);
-    for (size_t i = 0; i < ARRAY_SIZE(forgotten); i++) {
-        assert_int_equal(life_command(edge, "drain", forgotten[i]), -ENOENT);
-        assert_non_null(strstr(life_error.text, "is no member that is here"));
-        assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_RUNNING);
-    }
-    assert_int_equal(life_command(edge, "drain", "members are away"), 0);
-    assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_STOPPED);      /* nobody is here */
-    edge_free(edge);
-    loop_free(loop);
-}
-
-/* A run that stops is drained once its step is done; if everybody has left by then there is nothing to drain, nor anybody to do
- * it. */
-static void test_stopped_as_the_last_member_leaves(void **state)
-{
-    struct conductor_event hello = {
-        .kind = CONDUCTOR_HELLO, .hello.member = {.role = MEMBER_LEARNER, .instance = 1, .pid = 7, .host = "here"}};
-    struct conductor_event another_run = {.kind = CONDUCTOR_INVENTORY, .member = 1, .epoch = 1, .inventory.policy_version = 9};
-    struct loop *loop;
-    struct edge *edge;
-
-    (void)state;
-    assert_int_equal(loop_new(&loop), 0);
-    if (edge_new(life_config, NULL, &edge, &life_error) < 0 || edge_start(edge, loop, &life_error) < 0)
-        fail_msg("%s", life_error.text);
-    edge_step(edge, &hello);
-    edge_step(edge, &another_run);
-    assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_RUNNING);
-    assert_int_equal(life_command(edge, "exited", "here 7 ended"), 0);
-    assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_STOPPED);
-    assert_int_equal(lifecycle_exit_code(edge->lifecycle), EX_CONFIG);
-    edge_free(edge);
-    loop_free(loop);
-}
-
-/* A drain that was promised outlives a coordinator that breaks off, where its unit's directory does; not one that is done. */
-static void test_a_drain_outlives_us(void **state)
-{
-    struct loop *loop;
-    struct edge *edge;
-
-    (void)state;
-    assert_int_equal(setenv("RUNTIME_DIRECTORY", life_dir, 1), 0);
-    assert_int_equal(loop_new(&loop), 0);
-    if (edge_new(life_config, NULL, &edge, &life_error) < 0 || edge_start(edge, loop, &life_error) < 0)
-        fail_msg("%s", life_error.text);
-    assert_int_equal(life_command(edge, "drain", ""), 0);
-    edge_free(edge);
-    loop_free(loop);
-
-    assert_int_equal(loop_new(&loop), 0);
-    if (edge_new(life_config, NULL, &edge, &life_error) < 0)
-        fail_msg("%s", life_error.text);
-    edge->config.heartbeat_ms = 1;
-    if (edge_start(edge, loop, &life_error) < 0)
-        fail_msg("%s", life_error.text);
-    assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_RUNNING);
-    while (lifecycle_phase(edge->lifecycle) != LIFECYCLE_STOPPED)
-        loop_turn(loop, true);
-    assert_int_equal(lifecycle_exit_code(edge->lifecycle), 0);
-    drain_mark_clear();
-    assert_false(drain_mark_is_set());
-    assert_int_equal(unsetenv("RUNTIME_DIRECTORY"), 0);
-    edge_free(edge);
-    loop_free(loop);
-}
-
-/* While a step waits for room nothing else can be done, and nobody is told or counts that it was. */
-static void test_no_command_is_done_without_room(void **state)
-{
-    struct conductor_event drain = {.kind = CONDUCTOR_DRAIN};
-    struct loop *loop;
-    struct edge *edge;
-    uint64_t commits;
-
-    (void)state;
-    assert_int_equal(loop_new(&loop), 0);
-    if (edge_new(life_config, NULL, &edge, &life_error) < 0 || edge_start(edge, loop, &life_error) < 0)
-        fail_msg("%s", life_error.text);
-    assert_int_equal(life_command(edge, "exited", "here 1 crashed"), 0);
-    assert_int_equal(fault_arm("ledger.commit=enospc@1+"), 0);
-    commits = edge->commits;
-    edge_step(edge, &drain);
-    assert_int_equal(edge->commits, commits);
-    assert_int_equal(life_command(edge, "exited", "here 1 crashed"), -ENOSPC);
-    assert_non_null(strstr(life_error.text, "no space left"));
-    assert_int_equal(fault_arm(""), 0);
-    edge->full_retry_ms = 0;
-    edge_step_again(edge);
-    assert_int_equal(life_command(edge, "exited", "here 1 crashed"), 0);
-    edge_free(edge);
-    loop_free(loop);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_whole_run, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_lost_at_a_commit, life_setup, life_teardown),
-        cmocka_unit_test_setup_teardown(test_starts_that_are_refused, life_setup, life_teardown),
-        cmocka_unit_test_setup_teardown(test_no_room_to_start, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_a_version_without_room, life_setup, life_teardown),
-        cmocka_unit_test_setup_teardown(test_a_member_to_drain_is_named, life_setup, life_teardown),
-        cmocka_unit_test_setup_teardown(test_stopped_as_the_last_member_leaves, life_setup, life_teardown),
-        cmocka_unit_test_setup_teardown(test_a_drain_outlives_us, life_setup, life_teardown),
-        cmocka_unit_test_setup_teardown(test_no_command_is_done_without_room, life_setup, life_teardown),
     };
 
     return cmocka_run_group_tests_name("coordinator", tests, NULL, NULL);
