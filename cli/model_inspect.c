@@ -8,7 +8,7 @@
 #include "cli/cli.h"
 #include "cli/model.h"
 #include "nn/base_link.h"
-#include "nn/models/openvla.h"
+#include "nn/models/openvla_oft.h"
 #include "nn/peft.h"
 #include "train/memory.h"
 
@@ -135,6 +135,15 @@ static void print_tower(const char *name, const struct openvla_tower *t)
            t->depth - 1, t->heads, t->mlp, t->patch, t->prefix);
 }
 
+static void print_oft(const struct oft_config *oft)
+{
+    printf("%-12s %s, %d actions in one pass, %d picture%s", "chunks", oft_kind_name(oft->kind), oft->chunk, oft->images,
+           oft->images == 1 ? "" : "s");
+    if (oft->proprio)
+        printf(", %d numbers of the robot's state", oft->proprio);
+    printf("%s\n", oft->film ? ", FiLM" : "");
+}
+
 static void print_policy(const struct openvla *model)
 {
     const struct openvla_config *c = &model->config;
@@ -150,6 +159,8 @@ static void print_policy(const struct openvla *model)
         printf("%-12s width %d, %d extra inputs\n", "value head", c->value_width, c->value_inputs);
     if (c->reward_width)
         printf("%-12s width %d\n", "reward head", c->reward_width);
+    if (c->oft.kind != OFT_NONE)
+        print_oft(&c->oft);
     for (int i = 0; i < model->n_stats; i++)
         printf("%-12s %s, %d action dims\n", i ? "" : "datasets", model->stats[i].key, model->stats[i].dims);
 }
@@ -236,6 +247,17 @@ static void json_memory(struct json_writer *w, const struct survey *s)
     json_close(w, '}');
 }
 
+static void json_oft(struct json_writer *w, const struct oft_config *oft)
+{
+    json_open(w, "oft", '{');
+    json_text(w, "kind", oft_kind_name(oft->kind));
+    json_signed(w, "chunk", oft->chunk);
+    json_signed(w, "images", oft->images);
+    json_signed(w, "state", oft->proprio);
+    json_bool(w, "film", oft->film);
+    json_close(w, '}');
+}
+
 static int print_json(const struct survey *s)
 {
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
@@ -262,6 +284,8 @@ static int print_json(const struct survey *s)
         json_close(&w, '}');
     }
     json_close(&w, ']');
+    if (s->model && s->model->config.oft.kind != OFT_NONE)
+        json_oft(&w, &s->model->config.oft);
     if (s->model || s->prm)
         json_memory(&w, s);
     json_close(&w, '}');

@@ -55,6 +55,17 @@ def test_inspect(checkpoint):
     assert "parameters" in gantry("model", "inspect", checkpoint).stdout
 
 
+def test_a_chunk_policy_says_what_it_takes(tmp_path):
+    for kind, more in (("tokens", []), ("l1", []), ("laplace", ["--film"])):
+        made = gantry("model", "oft", TOP / "models/tiny", tmp_path / kind, "--kind", kind, "--chunk", "4", "--width", "64", "--images", "2", "--state", "8",
+                      *more)
+        assert ", 4 actions of 7 dims in one pass, 2 pictures and 8 numbers of the robot's state" in made.stdout
+        assert json.loads(gantry("model", "inspect", tmp_path / kind, "--json").stdout)["oft"] == {
+            "kind": kind, "chunk": 4, "images": 2, "state": 8, "film": bool(more)}
+        line = next(x for x in gantry("model", "inspect", tmp_path / kind).stdout.splitlines() if x.startswith("chunks"))
+        assert line.split(maxsplit=1)[1] == f"{kind}, 4 actions in one pass, 2 pictures, 8 numbers of the robot's state" + (", FiLM" if more else "")
+
+
 def test_verify_good(checkpoint):
     r = gantry("model", "verify", checkpoint)
     assert r.returncode == 0 and "good" in r.stdout, r.stdout

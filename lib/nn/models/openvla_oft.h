@@ -24,6 +24,8 @@ enum { OFT_MAX_SLOTS = 512 };           /* chunk * dims */
 
 static inline int oft_slots(const struct openvla_config *config) { return config->oft.chunk * config->action_dims; }
 
+const char *oft_kind_name(enum oft_kind kind);      /* as config.json says it; not of OFT_UNSAID */
+
 /* Read the side files of `dir` into a loaded, unpacked model. how: kind, chunk and images are taken, the rest comes from the
  * tensors. -ENOENT: a file that the kind needs is not there. */
 int oft_attach(struct openvla *model, const char *dir, const struct oft_config *how, struct error *error);

@@ -14,6 +14,11 @@ enum { LIBERO_CHUNK = 8, ALOHA_CHUNK = 25, ALOHA_DIMS = 14, MAX_WIDTH = 1 << 16 
 static const char *const file_names[OFT_FILES] = {"action_head", "proprio_projector", "scale_head", "vision_backbone"};
 static const char *const kind_names[] = {"none", "l1", "tokens", "laplace"};
 
+const char *oft_kind_name(enum oft_kind kind)
+{
+    return kind_names[kind];
+}
+
 /* ---- which files --------------------------------------------------------------------------------------------------------- */
 
 void oft_files_close(struct oft_files *files)

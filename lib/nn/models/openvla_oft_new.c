@@ -40,7 +40,7 @@ int oft_make_tokens(struct openvla *model, int chunk)
         return -EINVAL;
     r = say_chunk(model, "\"kind\": \"tokens\", ", chunk);
     if (r >= 0)
-        c->oft = (struct oft_config) {.kind = OFT_TOKENS, .chunk = chunk, .images = 1};
+        c->oft = (struct oft_config) {.kind = OFT_TOKENS, .chunk = chunk, .images = MAX(c->oft.images, 1)};
     return r;
 }
 
