@@ -7,9 +7,9 @@
 #include "base/atomic_file.h"
 #include "cli/preflight_device.h"
 #include "cli/preflight_internal.h"
+#include "coordinator/start_policy.h"
 #include "nn/base_link.h"
 #include "nn/hf.h"
-#include "nn/models/openvla_fit.h"
 #include "train/memory.h"
 
 #define MB (1024.0 * 1024.0)
@@ -119,7 +119,7 @@ static int check_head(const struct run_config *c, const char *dir, const struct 
  * refused. */
 static int find_fit(const struct run_config *c, const struct openvla *policy, char ret_words[static 256], struct error *error)
 {
-    const struct openvla_fit_ask ask = {c->suite, c->chain, c->policy_unnorm_key, c->policy_center_crop};
+    const struct openvla_fit_ask ask = start_policy_ask(c);
     struct openvla_fit fit;
     int r = openvla_fit_find(policy, &ask, &fit, error);
 

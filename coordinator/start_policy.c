@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "nn/models/openvla_fit.h"
 #include "nn/models/openvla_start.h"
 #include "run/ledger.h"
 
@@ -18,10 +17,26 @@ static int write_adapter(const struct run_config *config, const char *base, cons
     return openvla_start_write(config->policy_init, base, merge, dir, error);
 }
 
+struct openvla_fit_ask start_policy_ask(const struct run_config *config)
+{
+    struct openvla_fit_ask ask = {.suite = config->suite, .chain = config->chain, .unnorm_key = config->policy_unnorm_key,
+                                  .center_crop = config->policy_center_crop};
+
+    for (int i = 0; i < config->n_stages; i++) {
+        const struct stage_config *stage = &config->stages[i];
+
+        ask.used |= stage->kind != STAGE_DEMOS;
+        ask.imitates |= stage->kind == STAGE_SFT;
+        if (stage->kind == STAGE_DEMOS && stage->demos.from[0] && !ask.data)
+            ask.data = stage->demos.from;
+    }
+    return ask;
+}
+
 /* What the checkpoint leaves open is said in the run's copy. */
 static int fit_to_suite(const struct run_config *config, const char *source, const char *dir, struct error *error)
 {
-    const struct openvla_fit_ask ask = {config->suite, config->chain, config->policy_unnorm_key, config->policy_center_crop};
+    const struct openvla_fit_ask ask = start_policy_ask(config);
     _cleanup_(openvla_freep) struct openvla *model = NULL;
     struct openvla_fit fit;
     char words[256];

@@ -3,7 +3,10 @@
 #pragma once
 
 #include "daemon/run_config.h"
+#include "nn/models/openvla_fit.h"
 #include "run/manifest.h"
 
+/* What its files are fitted to (openvla_fit_find); strings are the configuration's. */
+struct openvla_fit_ask start_policy_ask(const struct run_config *config);
 /* *manifest: run is set; the rest is filled. When v000000 is there already, it is read from there. */
 int start_policy_import(const char *run_dir, const struct run_config *config, struct manifest *manifest, struct error *error);

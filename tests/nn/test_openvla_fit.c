@@ -13,6 +13,7 @@
 #include "image/tf_image.h"
 #include "nn/models/openvla_fit.h"
 #include "nn/models/openvla_internal.h"
+#include "nn/models/openvla_oft.h"
 #include "tests/harness/scratch.h"
 #include "train/sample.h"
 
@@ -82,7 +83,7 @@ static void test_whose_statistics(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        const struct openvla_fit_ask ask = {cases[i].suite, "render", cases[i].asked, 0};
+        const struct openvla_fit_ask ask = {.suite = cases[i].suite, .chain = "render", .unnorm_key = cases[i].asked};
         struct openvla_fit fit = {0};
         struct error error = {0};
         struct openvla *model;
@@ -122,7 +123,8 @@ static void test_gripper_and_crop(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        const struct openvla_fit_ask ask = {cases[i].suite, cases[i].chain, "", cases[i].asked};
+        const struct openvla_fit_ask ask = {.suite = cases[i].suite, .chain = cases[i].chain, .unnorm_key = "",
+                                            .center_crop = cases[i].asked};
         struct openvla_fit fit;
         struct error error = {0};
         struct openvla *model;
@@ -153,7 +155,7 @@ static void test_data_the_other_way_round(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        const struct openvla_fit_ask ask = {cases[i].suite, "render", "", 0};
+        const struct openvla_fit_ask ask = {.suite = cases[i].suite, .chain = "render", .unnorm_key = ""};
         struct openvla_fit fit = {0};
         struct error error = {0};
         struct openvla *model;
@@ -171,11 +173,89 @@ static void test_data_the_other_way_round(void **state)
     }
 }
 
+/* A policy that takes the robot's state, fresh: nobody has said the range of its numbers. */
+static void add_state(int numbers)
+{
+    struct openvla *model = NULL;
+    struct error error = {0};
+
+    if (openvla_load(dir, &model, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(oft_make_tokens(model, 2), 0);
+    assert_int_equal(oft_add_state(model, numbers, 1), 0);
+    if (openvla_save(model, dir, "F32", &error) < 0)
+        fail_msg("%s", error.text);
+    openvla_free(model);
+}
+
+#define STATE(low, high) "\"proprio\": {\"q01\": [" low "], \"q99\": [" high "]}"
+#define ACTION "\"action\": {\"q01\": [-1, -1, -1, -1, -1, -1, -1], \"q99\": [1, 1, 1, 1, 1, 1, 1]}"
+
+static void test_range_of_the_state(void **state)
+{
+    static const struct {
+        const char *policy, *data, *suite, *words;      /* data NULL: the expert's; words NULL: refused */
+        bool imitates;
+        double first;                                   /* its low end */
+    } cases[] = {
+        {"{\"a\": {" ACTION "}}", NULL, "tabletop", "the robot's state in the range of the suite", true, -.2},
+        {"{\"a\": {" ACTION "}}", "{\"d\": {" ACTION ", " STATE("-7,-7,-7,-7,-7", "7,7,7,7,7") "}}", "tabletop",
+         "the robot's state in the range of the data", true, -7},
+        {"{\"a\": {" ACTION "}}", "{\"d\": {" ACTION "}}", "tabletop", "the robot's state in the range of the suite", true, -.2},
+        {"{\"a\": {" ACTION ", " STATE("-9,-9,-9,-9,-9", "9,9,9,9,9") "}}", NULL, "tabletop", "", true, 0}, /* it says so */
+        {"{\"a\": {" ACTION ", " STATE("-9,-9", "9,9") "}}", NULL, "tabletop", "the robot's state in the range of the suite", true, -.2},
+        {"{\"a\": {" ACTION "}}", NULL, "tabletop", NULL, false, 0}, /* it was taught elsewhere, and nobody knows how */
+        {"{\"a\": {" ACTION "}}", NULL, "libero_goal", NULL, true, 0}, /* that robot says eight numbers */
+        {"{\"a\": {" ACTION "}}", NULL, "remote", NULL, true, 0},
+    };
+
+    (void)state;
+    put("dataset_statistics.json", "{\"a\": {" ACTION "}}");
+    add_state(5);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        char data[SCRATCH_PATH], words[256], path[SCRATCH_PATH + 64];
+        struct openvla_fit_ask ask = {.suite = cases[i].suite, .chain = "render", .unnorm_key = "", .used = true, .imitates = cases[i].imitates,
+                                      .data = cases[i].data ? data : NULL};
+        struct openvla_fit fit = {0}, again;
+        struct error error = {0};
+        struct openvla *model;
+        int r;
+
+        scratch_new(data);
+        snprintf(path, sizeof(path), "%s/dataset_statistics.json", data);
+        assert_true(!cases[i].data || file_write(path, cases[i].data, strlen(cases[i].data)) == 0);
+        put("dataset_statistics.json", cases[i].policy);
+        model = open_model();
+        r = openvla_fit_find(model, &ask, &fit, &error);
+        assert_int_equal(r, cases[i].words ? 0 : -EINVAL);
+        if (!cases[i].words) {
+            assert_non_null(strstr(error.text, "5 numbers of the robot's state, whose range a does not say"));
+            ask.used = false; /* to record demonstrations it need not be known */
+            assert_int_equal(openvla_fit_find(model, &ask, &fit, &error), 0);
+            assert_false(openvla_fit_changes(&fit));
+        } else {
+            openvla_fit_words(&fit, words);
+            assert_string_equal(words, cases[i].words);
+            assert_true(fit.state_low[0] == cases[i].first && fit.state == (words[0] ? 5 : 0));
+            assert_int_equal(openvla_fit_write(&fit, dir, &error), 0);
+            openvla_free(model);
+            model = open_model(); /* and the copy says it */
+            assert_int_equal(model->stats[0].proprio, 5);
+            assert_true(!words[0] || model->stats[0].proprio_low[0] == cases[i].first);
+            assert_int_equal(openvla_fit_find(model, &ask, &again, &error), 0);
+            assert_false(openvla_fit_changes(&again));
+        }
+        openvla_free(model);
+        remove_tree(data);
+    }
+}
+
 /* ---- what is written ------------------------------------------------------------------------------------------------------- */
 
 static void test_the_copy_says_it(void **state)
 {
-    const struct openvla_fit_ask ask = {"libero_goal", TF_EVALUATION_CHAIN, "", 0};
+    const struct openvla_fit_ask ask = {.suite = "libero_goal", .chain = TF_EVALUATION_CHAIN, .unnorm_key = ""};
+    struct openvla_fit_ask other;
     struct openvla_fit fit, again;
     struct error error = {0};
     struct openvla *model, *copy;
@@ -200,8 +280,9 @@ static void test_the_copy_says_it(void **state)
     assert_false(openvla_fit_changes(&again));
 
     /* what it says stands */
-    assert_int_equal(
-        openvla_fit_find(copy, &(struct openvla_fit_ask){"libero_goal", TF_EVALUATION_CHAIN, "", .8}, &again, &error), -EINVAL);
+    other = ask;
+    other.center_crop = .8;
+    assert_int_equal(openvla_fit_find(copy, &other, &again, &error), -EINVAL);
     assert_non_null(strstr(error.text, "policy.center_crop"));
     openvla_free(copy);
     openvla_free(model);
@@ -211,7 +292,7 @@ static void test_the_copy_says_it(void **state)
 
 static void test_actions_of_the_suite(void **state)
 {
-    const struct openvla_fit_ask ask = {"libero_goal", TF_EVALUATION_CHAIN, "", 0};
+    const struct openvla_fit_ask ask = {.suite = "libero_goal", .chain = TF_EVALUATION_CHAIN, .unnorm_key = ""};
     double worst = 0;
     struct openvla_fit fit;
     struct error error = {0};
@@ -308,7 +389,8 @@ int main(void)
         cmocka_unit_test(test_data_the_other_way_round),
         cmocka_unit_test(test_actions_of_the_suite),
         cmocka_unit_test(test_what_is_imitated),
-        cmocka_unit_test(test_the_copy_says_it), /* last: it changes config.json */
+        cmocka_unit_test(test_the_copy_says_it),      /* these two last: they change the checkpoint */
+        cmocka_unit_test(test_range_of_the_state),
     };
 
     return cmocka_run_group_tests_name("openvla_fit", tests, setup, teardown);

@@ -88,6 +88,76 @@ static int find_crop(const struct openvla *model, const struct openvla_fit_ask *
     return 0;
 }
 
+/* ---- the robot's state ----------------------------------------------------------------------------------------------------- */
+
+/* Wider than what `gantry data stats` finds where the suites' experts play, since people turn the hand further. LIBERO: place, m
+ * (the arm stands on the floor among libero_object's things, at a table or on the floor in libero_10 and 90, at a table in the
+ * others), axis-angle, fingers. */
+static const struct {
+    const char *suites;         /* their names begin so; the first that fits */
+    int n;
+    double low[OPENVLA_MAX_PROPRIO], high[OPENVLA_MAX_PROPRIO];
+} own_ranges[] = {
+    {"libero_object", 8, {-.35, -.4, 0, 1.5, -2.5, -1.2, 0, -.042}, {.25, .4, .5, 3.6, 2.5, 1.2, .042, 0}},
+    {"libero_10", 8, {-.45, -.4, 0, 1.5, -2.5, -1.2, 0, -.042}, {.25, .4, 1.4, 3.6, 2.5, 1.2, .042, 0}},
+    {"libero_90", 8, {-.45, -.4, 0, 1.5, -2.5, -1.2, 0, -.042}, {.25, .4, 1.4, 3.6, 2.5, 1.2, .042, 0}},
+    {"libero_", 8, {-.45, -.4, .85, 1.5, -2.5, -1.2, 0, -.042}, {.25, .4, 1.4, 3.6, 2.5, 1.2, .042, 0}},
+    {"tabletop", 5, {-.2, -.2, 0, -1.6, 0}, {.2, .2, .3, 1.6, .05}},
+};
+
+/* Of `n` numbers. 0: not there. */
+static int range_of_data(const char *data, int n, struct openvla_fit *ret, struct error *error)
+{
+    _cleanup_json_ json_t *file = NULL;
+    struct action_stats *stats = NULL;
+    int count = 0, r = hf_json(data, "dataset_statistics.json", &file, error);
+
+    if (r >= 0)
+        r = openvla_read_stats(file, &stats, &count, error);
+    if (r < 0)
+        return error_prefix(error, r, "%s", data);
+    r = count == 1 && stats->proprio == n;
+    if (r) {
+        memcpy(ret->state_low, stats->proprio_low, sizeof(ret->state_low));
+        memcpy(ret->state_high, stats->proprio_high, sizeof(ret->state_high));
+    }
+    openvla_free_stats(stats, count);
+    return r;
+}
+
+static bool range_of_suite(const char *suite, int n, struct openvla_fit *ret)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(own_ranges); i++) {
+        if (strncmp(suite, own_ranges[i].suites, strlen(own_ranges[i].suites)) != 0 || own_ranges[i].n != n)
+            continue;
+        memcpy(ret->state_low, own_ranges[i].low, sizeof(ret->state_low));
+        memcpy(ret->state_high, own_ranges[i].high, sizeof(ret->state_high));
+        return true;
+    }
+    return false;
+}
+
+static int find_state(const struct openvla *model, const struct openvla_fit_ask *ask, struct openvla_fit *fit, struct error *error)
+{
+    const struct oft_config *oft = &model->config.oft;
+    int n = oft->kind == OFT_NONE ? 0 : oft->proprio, r = 0;
+
+    if (!n || fit->stats->proprio == n || !ask->used)
+        return 0;
+    if (ask->imitates && ask->data)
+        r = range_of_data(ask->data, n, fit, error);
+    if (r < 0)
+        return r;
+    fit->state_of_data = r;
+    if (!r && !(ask->imitates && range_of_suite(ask->suite, n, fit)))
+        return error_set(error, EINVAL,
+                         "%s: takes %d numbers of the robot's state, whose range %s does not say (proprio: q01, q99, in "
+                         "dataset_statistics.json); `gantry data stats RUN` has that of a run's demonstrations (stages: demos alone)",
+                         model->dir, n, fit->stats->key);
+    fit->state = n;
+    return 0;
+}
+
 int openvla_fit_find(const struct openvla *model, const struct openvla_fit_ask *ask, struct openvla_fit *ret, struct error *error)
 {
     struct openvla_fit fit = {.alone = model->n_stats <= 1};
@@ -95,6 +165,8 @@ int openvla_fit_find(const struct openvla *model, const struct openvla_fit_ask *
 
     if (r >= 0)
         r = find_crop(model, ask, &fit.center_crop, error);
+    if (r >= 0)
+        r = find_state(model, ask, &fit, error);
     if (r < 0)
         return r;
     fit.turn_gripper = gripper_is_turned(model, fit.stats, ask->suite);
@@ -131,7 +203,10 @@ int openvla_fit_check_data(const struct openvla *model, const struct openvla_fit
     return r;
 }
 
-bool openvla_fit_changes(const struct openvla_fit *fit) { return !fit->alone || fit->turn_gripper || fit->center_crop > 0; }
+bool openvla_fit_changes(const struct openvla_fit *fit)
+{
+    return !fit->alone || fit->turn_gripper || fit->center_crop > 0 || fit->state;
+}
 
 void openvla_fit_words(const struct openvla_fit *fit, char ret[static 256])
 {
@@ -147,15 +222,29 @@ void openvla_fit_words(const struct openvla_fit *fit, char ret[static 256])
         n += (size_t)snprintf(ret + n, 256 - n, "%sgripper turned (1 open, 0 closed becomes -1, 1)", between);
         between = ", ";
     }
-    if (fit->center_crop > 0)
-        snprintf(ret + n, 256 - n, "%sthe middle %g of each picture's area", between, (double)fit->center_crop);
+    if (fit->center_crop > 0) {
+        n += (size_t)snprintf(ret + n, 256 - n, "%sthe middle %g of each picture's area", between, (double)fit->center_crop);
+        between = ", ";
+    }
+    if (fit->state)
+        snprintf(ret + n, 256 - n, "%sthe robot's state in the range of %s", between, fit->state_of_data ? "the data" : "the suite");
 }
 
 /* ---- into the files ------------------------------------------------------------------------------------------------------ */
 
-/* dataset_statistics.json with one of its data sets, or with one of config.json's. Numbers keep their values. */
-static int write_stats(const char *dir, const char *key, struct error *error)
+static json_t *numbers(const double *values, int n)
 {
+    json_t *list = json_array();
+
+    for (int i = 0; i < n; i++)
+        json_array_append_new(list, json_real(values[i]));
+    return list;
+}
+
+/* dataset_statistics.json with one of its data sets, or with one of config.json's. Numbers keep their values. */
+static int write_stats(const struct openvla_fit *fit, const char *dir, struct error *error)
+{
+    const char *key = fit->stats->key;
     _cleanup_json_ json_t *file = NULL, *config = NULL, *one = json_object();
     _cleanup_free_ char *text = NULL;
     char path[PATH_MAX];
@@ -167,6 +256,9 @@ static int write_stats(const char *dir, const char *key, struct error *error)
     if (r < 0)
         return r;
     entry = json_object_get(file ? file : json_object_get(config, "norm_stats"), key);
+    if (fit->state && json_object_set_new(entry, "proprio", json_pack("{soso}", "q01", numbers(fit->state_low, fit->state), "q99",
+                                                                      numbers(fit->state_high, fit->state))) < 0)
+        return error_set(error, ENOMEM, "out of memory");
     if (json_object_set(one, key, entry) < 0 || !(text = json_dumps(one, JSON_INDENT(2) | JSON_REAL_PRECISION(17))))
         return error_set(error, ENOMEM, "out of memory");
     if ((size_t)snprintf(path, sizeof(path), "%s/dataset_statistics.json", dir) >= sizeof(path))
@@ -198,5 +290,5 @@ int openvla_fit_write(const struct openvla_fit *fit, const char *dir, struct err
 {
     int r = fit->turn_gripper || fit->center_crop > 0 ? write_config(fit, dir, error) : 0;
 
-    return r < 0 || fit->alone ? r : write_stats(dir, fit->stats->key, error);
+    return r < 0 || (fit->alone && !fit->state) ? r : write_stats(fit, dir, error);
 }
