@@ -8,6 +8,8 @@
 
 #include "cli/eval.h"
 #include "cli/run_open.h"
+#include "nn/base_link.h"
+#include "nn/models/openvla.h"
 #include "run/manifest.h"
 #include "sim/sim.h"
 
@@ -20,22 +22,13 @@ static int find_version(const char *run_dir, const char *name, uint64_t *ret, st
     return 0;
 }
 
-static bool searches(const struct eval_ask *ask)
-{
-    bool more = false;
-
-    for (int i = 0; i < ask->stage.n_n; i++)
-        more |= ask->stage.n[i] > 1;
-    return more;
-}
-
 /* Look-ahead by value asks the policy's critic. */
 static int check_critics(const struct eval *eval, struct error *error)
 {
     const struct eval_ask *ask = eval->ask;
     int r = 0;
 
-    for (int i = 0; searches(ask) && ask->stage.search_judge == JUDGE_VALUE && i < ask->n_policies && r == 0; i++) {
+    for (int i = 0; eval_searches(&ask->stage) && ask->stage.search_judge == JUDGE_VALUE && i < ask->n_policies && r == 0; i++) {
         char dir[VERSION_PATH], head[VERSION_PATH + 32];
         uint64_t version;
 
@@ -54,11 +47,32 @@ static int check_critics(const struct eval *eval, struct error *error)
     return r;
 }
 
+/* How sure a policy was of its tokens can be asked of one that says them one by one; all of a run's are of one kind. */
+static int check_confidence(const struct eval *eval, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    char dir[VERSION_PATH], base[PATH_MAX];
+    int r;
+
+    if (!eval_searches(&eval->ask->stage) || eval->ask->stage.search_judge != JUDGE_CONFIDENCE)
+        return 0;
+    r = version_path(eval->run_dir, KIND_POLICY, 0, dir);
+    if (r < 0)
+        return error_set(error, -r, "%s: its path is too long", eval->run_dir);
+    r = base_link_follow(dir, base, error);
+    if (r >= 0)
+        r = openvla_open(r > 0 ? base : dir, NULL, &model, NULL, error);
+    if (r >= 0 && model->config.oft.kind != OFT_NONE)
+        r = error_set(error, EINVAL, "--judge confidence asks a policy that answers token by token, and this run's answers whole "
+                      "chunks: take prm or value");
+    return r < 0 ? r : 0;
+}
+
 /* A simulator of others need not have an expert, nor states that can be gone back to. */
 static int check_simulator(const struct eval *eval, struct error *error)
 {
     const struct run_config *c = &eval->config;
-    const bool copies = searches(eval->ask) && eval->ask->stage.search_method != SAMPLE_N;
+    const bool copies = eval_searches(&eval->ask->stage) && eval->ask->stage.search_method != SAMPLE_N;
     const struct sim_task_info *info;
     bool no_expert, no_save, expert = false;
     struct sim_suite *suite;
@@ -87,5 +101,7 @@ int eval_check(const struct eval *eval, struct error *error)
 {
     int r = check_critics(eval, error);
 
+    if (r >= 0)
+        r = check_confidence(eval, error);
     return r < 0 ? r : check_simulator(eval, error);
 }

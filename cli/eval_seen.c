@@ -36,10 +36,7 @@ static struct range looked_at(const struct run_config *c, const struct stage_con
     if (val != eval->on_val)
         return all;
     all = join(all, of_episodes(c, eval->first_state, eval->episodes));
-    for (int i = 0; i < eval->n_n; i++)
-        if (eval->n[i] > 1)
-            return join(all, of_episodes(c, eval->first_state, eval->search_episodes));
-    return all;
+    return eval_searches(eval) ? join(all, of_episodes(c, eval->first_state, eval->search_episodes)) : all;
 }
 
 /* What of the states asked for stage i of the run has looked at, and all that it has. */

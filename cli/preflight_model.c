@@ -106,12 +106,22 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     return 0;
 }
 
+/* What stages ask of a policy that answers whole chunks. */
 static int check_head(const struct run_config *c, const char *dir, const struct openvla *policy, struct error *error)
 {
-    for (int i = 0; i < c->n_stages; i++)
-        if (c->stages[i].kind == STAGE_RL && policy->config.oft.kind == OFT_L1)
+    enum oft_kind kind = policy->config.oft.kind;
+
+    for (int i = 0; i < c->n_stages; i++) {
+        const struct stage_config *stage = &c->stages[i];
+
+        if (stage->kind == STAGE_RL && kind == OFT_L1)
             return error_set(error, EINVAL, "policy.init: %s: its head of kind l1 answers one number and has no probabilities, "
                              "which stages[%d].rl needs: `gantry model oft %s NEW --kind laplace` adds them", dir, i, dir);
+        if (stage->kind == STAGE_EVAL && kind != OFT_NONE && stage->eval.search_judge == JUDGE_CONFIDENCE &&
+            eval_searches(&stage->eval))
+            return error_set(error, EINVAL, "stages[%d].eval.search_judge: confidence asks a policy that answers token by token, and "
+                             "policy.init %s answers whole chunks: take prm or value", i, dir);
+    }
     return 0;
 }
 

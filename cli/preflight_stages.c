@@ -60,14 +60,11 @@ static int check_critics(const struct run_config *c, const char *start, struct e
     begun = access(head, F_OK) == 0;
     for (int i = 0; i < c->n_stages; i++) {
         const struct eval_config *eval = &c->stages[i].eval;
-        bool searches = false;
 
         learned |= c->stages[i].kind == STAGE_RL && rl_has_critic(&c->stages[i].rl);
-        if (begun || c->stages[i].kind != STAGE_EVAL || eval->search_judge != JUDGE_VALUE)
+        if (begun || c->stages[i].kind != STAGE_EVAL || eval->search_judge != JUDGE_VALUE || !eval_searches(eval))
             continue;
-        for (int k = 0; k < eval->n_n; k++)
-            searches |= eval->n[k] > 1;
-        for (int k = 0; k < eval->n_policies && searches; k++)
+        for (int k = 0; k < eval->n_policies; k++)
             if (!strncmp(eval->policies[k], "sft", 3) || (!learned && strcmp(eval->policies[k], "demonstrator")))
                 return error_set(error, EINVAL, "stages[%d].eval.search_judge: value asks the policy's critic, and %s has none: "
                                  "an rl stage with one adds it; take prm, or other policies", i, eval->policies[k]);

@@ -65,11 +65,7 @@ static bool is_earlier(const struct eval_config *eval, int policy)
 
 static bool wants_search(const struct eval_config *eval, int policy)
 {
-    bool wide = false;
-
-    for (int i = 0; i < eval->n_n; i++)
-        wide |= eval->n[i] > 1;
-    return wide && !is_demonstrator(eval, policy) && !is_earlier(eval, policy) && strcmp(eval->policies[policy], "best");
+    return eval_searches(eval) && !is_demonstrator(eval, policy) && !is_earlier(eval, policy) && strcmp(eval->policies[policy], "best");
 }
 
 static int eval_work(const struct eval_config *eval, uint32_t iteration, struct work *work)

@@ -60,6 +60,16 @@ struct eval_config {
     bool refine_always;
 };
 
+/* Does any of its passes look ahead? */
+static inline bool eval_searches(const struct eval_config *eval)
+{
+    bool wide = false;
+
+    for (int i = 0; i < eval->n_n; i++)
+        wide |= eval->n[i] > 1;
+    return wide;
+}
+
 struct stage_config {
     enum stage_kind kind;
     char name[32];                  /* unique in the run: "sft"; a second one is "sft2" */

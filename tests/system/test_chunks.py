@@ -127,3 +127,13 @@ def test_adapters_beside_heads_that_learn(make_cluster, model, tmp_path):
     exported = gantry("model", "export", cluster.run, tmp_path / "policy")
     assert exported.returncode == 0, exported.stderr
     assert (tmp_path / "policy/vision_backbone.safetensors").read_bytes() == (versions[-1] / "vision_backbone.safetensors").read_bytes()
+    asked = gantry("eval", cluster.run, "--policies", "last", "--seeds", "0..1", "--at", "0", "--n", "1,2", "--judge", "confidence")
+    assert asked.returncode and "--judge confidence asks a policy that answers token by token, and this run's answers whole chunks" in asked.stderr
+    assert not (cluster.run / "evals.yaml").exists()            # nothing that could stand before every later evaluation
+
+
+def test_confidence_of_whole_chunks(make_cluster, model, tmp_path):
+    """Refused before anything is played, not by ten episodes in a row that come back."""
+    stages = [*STAGES[:2], {"eval": {"episodes": 2, "policies": ["last"], "at": [0], "n": [1, 2], "search_judge": "confidence"}}]
+    asked = gantry("up", make_cluster(policy(model, tmp_path / "tokens", "tokens"), stages=stages).config)
+    assert asked.returncode and "stages[2].eval.search_judge: confidence asks a policy that answers token by token" in asked.stderr, asked.stderr
