@@ -43,6 +43,8 @@ static int usage(FILE *out, int status)
         "  --against RUN          the same in another run, paired state by state; up to %d\n"
         "  --val                  on val states A to B instead: what settings are chosen by\n"
         "  --perturb KIND         push, drop or offset: what the world does once to every episode\n"
+        "  --drop-stopped         an evaluation that was begun before and stopped is given up, not played\n"
+        "                         to its end first; what was played of it counts for nothing\n"
         "  --max-steps N          a longer limit than the task's, for time to recover\n"
         "  --films DIR            failures as film strips, at most %d of a policy\n"
         "  --json                 the result as one JSON object on stdout (progress goes to stderr)\n"
@@ -91,6 +93,7 @@ enum {
     PLOT,
     ACTION_ERROR,
     FRAMES,
+    DROP_STOPPED,
     HELP
 };
 static const struct option options[] = {{"policies", 1, NULL, POLICIES},
@@ -116,6 +119,7 @@ static const struct option options[] = {{"policies", 1, NULL, POLICIES},
                                         {"plot", 1, NULL, PLOT},
                                         {"action-error", 0, NULL, ACTION_ERROR},
                                         {"frames", 1, NULL, FRAMES},
+                                        {"drop-stopped", 0, NULL, DROP_STOPPED},
                                         {"help", 0, NULL, HELP},
                                         {0}};
 
@@ -166,6 +170,7 @@ static int take_option(struct command *c, int option, char *value)
     case PLOT: c->plot = value; return 0;
     case ACTION_ERROR: c->action_error = true; return 0;
     case FRAMES: return eval_parse_count(value, &c->frames);
+    case DROP_STOPPED: c->ask.drop_stopped = true; return 0;
     default: return -EINVAL;
     }
 }

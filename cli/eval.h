@@ -22,6 +22,7 @@ struct eval_ask {
     struct eval_config stage; /* look-ahead, blows; policies and states are filled in from the above */
     bool choose;              /* temperatures anew on val, from stage.temperatures */
     double at;                /* this temperature for all; below 0: what the run chose */
+    bool drop_stopped;        /* evaluations that were begun before and stopped are given up, not played to their end first */
 };
 
 struct eval {

@@ -95,6 +95,19 @@ static bool has_begun(struct ledger *ledger, uint32_t stage)
     return begun;
 }
 
+static bool is_done(struct ledger *ledger, uint32_t stage)
+{
+    _cleanup_free_ struct ledger_stage *stages = NULL;
+    size_t n = 0;
+
+    if (ledger_stages(ledger, &stages, &n) < 0)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (stages[i].stage == stage)
+            return stages[i].state == PROGRESS_DONE;
+    return false;
+}
+
 /* The stages before, of which at least one episode was ever dealt out: who was killed before that leaves nothing that would stand
  * before every evaluation after it. Stages are played in their order, so what never began is at the end. *ret is NULL where there
  * are none. A file without a stage of ours is left to the parser; one that lacks what the ledger has is refused: its rows would
@@ -132,6 +145,36 @@ static int read_stages(const struct eval *eval, char **ret, size_t *ret_length, 
     return 0;
 }
 
+/* What follows the evaluation's first line once nothing more of it is played (eval.dropped); stage_config_write has `false` in a
+ * line, too, which is left out of the file: without it an evaluation is found by its words, whoever wrote them when. */
+#define DROPPED_LINE "      dropped: true\n"
+#define KEPT_LINE "dropped: false"
+
+/* Those of *text that were begun and have not ended are dropped. */
+static int drop_stopped(const struct eval *eval, char **text, struct error *error)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    uint32_t stage = (uint32_t)eval->config.n_stages;
+    char *from = *text, *next;
+    int r = run_open_ledger(eval->run_dir, &ledger, error);
+
+    if (r < 0)
+        return r;
+    for (; (next = strstr(from, STAGE_LINE)); from = next, stage++) {
+        next += strlen(STAGE_LINE);
+        strbuf_add(&out, from, (size_t)(next - from));
+        if (!is_done(ledger, stage) && strncmp(next, DROPPED_LINE, strlen(DROPPED_LINE)) != 0)
+            strbuf_adds(&out, DROPPED_LINE);
+    }
+    strbuf_adds(&out, from);
+    if (out.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    free(*text);
+    *text = strbuf_detach(&out);
+    return 0;
+}
+
 /* Where in RUN/evals.yaml this very stage is: its number among them, or -1. */
 static int find_stage(const char *stages, const char *stage)
 {
@@ -163,6 +206,8 @@ static int write_stage(struct eval *eval, struct strbuf *text, struct error *err
         return error_set(error, ENOMEM, "out of memory");
     if ((r = read_stages(eval, &old, &length, error)) < 0)
         return r;
+    if (old && eval->ask->drop_stopped && (r = drop_stopped(eval, &old, error)) < 0)
+        return r;
     if ((r = run_later_path(eval->run_dir, eval->config.n_stages, path, sizeof path, error)) < 0)
         return r;
     fill_stage(eval, &stage);
@@ -170,7 +215,7 @@ static int write_stage(struct eval *eval, struct strbuf *text, struct error *err
         return error_set(error, ENOMEM, "out of memory");
     strbuf_adds(&block, STAGE_LINE);
     for (char *line = strtok_r(settings.text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-        if (strncmp(line, "kind:", 5) != 0 && strncmp(line, "name:", 5) != 0)
+        if (strncmp(line, "kind:", 5) != 0 && strncmp(line, "name:", 5) != 0 && strcmp(line, KEPT_LINE) != 0)
             strbuf_addf(&block, "      %s\n", line);
     if (block.failed)
         return error_set(error, ENOMEM, "out of memory");
@@ -254,19 +299,6 @@ void eval_release(struct eval *eval)
     eval->episodes = NULL;
 }
 
-static bool is_done(struct ledger *ledger, uint32_t stage)
-{
-    _cleanup_free_ struct ledger_stage *stages = NULL;
-    size_t n = 0;
-
-    if (ledger_stages(ledger, &stages, &n) < 0)
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (stages[i].stage == stage)
-            return stages[i].state == PROGRESS_DONE;
-    return false;
-}
-
 static size_t count_open(const struct ledger_episode *episodes, size_t n)
 {
     size_t open = 0;
@@ -280,7 +312,6 @@ static size_t count_open(const struct ledger_episode *episodes, size_t n)
 static void say_first(const struct eval *eval)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    _cleanup_free_ char *where = shell_word(eval->run_dir);
     struct error unread;
 
     if (run_open_ledger(eval->run_dir, &ledger, &unread) < 0)
@@ -291,11 +322,12 @@ static void say_first(const struct eval *eval)
 
         if (is_done(ledger, stage) || ledger_episodes(ledger, stage, LEDGER_ALL, &episodes, &n) < 0)
             continue;
-        fprintf(stderr,
-                "note: %s: an evaluation that was begun before and stopped is played to its end first, at least %zu episodes "
-                "more; a run drops none. To do without it: `gantry model export %s:last DIR` makes a policy.init for a run "
-                "that has an eval stage alone\n",
-                eval->run_dir, count_open(episodes, n), where ?: eval->run_dir);
+        if (eval->ask->drop_stopped)
+            fprintf(stderr, "note: %s: an evaluation that was begun before and stopped is dropped; what was played of it counts for "
+                    "nothing\n", eval->run_dir);
+        else
+            fprintf(stderr, "note: %s: an evaluation that was begun before and stopped is played to its end first, at least %zu "
+                    "episodes more; --drop-stopped gives it up\n", eval->run_dir, count_open(episodes, n));
     }
 }
 

@@ -197,3 +197,15 @@ void conductor_close_played(struct conductor *c, struct open_iteration *it)
             conductor_end_row(c, &it->rows[i], end, "");
     conductor_close(c, it);
 }
+
+/* What was played of it counts for nothing either: episodes that succeed end sooner than those that fail. */
+void conductor_close_dropped(struct conductor *c, struct open_iteration *it)
+{
+    size_t unplayed = open_iteration_unplayed(it);
+
+    conductor_note(c, 0, "dropped", "%s: %zu of %zu episodes are not played", it->work.name, unplayed, it->n);
+    for (size_t i = 0; i < it->n; i++)
+        if (!episode_state_is_end(it->rows[i].state))
+            conductor_end_row(c, &it->rows[i], EPISODE_FAILED, "its evaluation was dropped");
+    conductor_close(c, it);
+}

@@ -137,6 +137,7 @@ void conductor_send_plan(struct conductor *c, struct open_iteration *it);
 void conductor_put_stage(struct conductor *c, struct ledger_stage *stage);
 void conductor_close(struct conductor *c, struct open_iteration *it);
 void conductor_close_played(struct conductor *c, struct open_iteration *it);        /* nothing is trained from it */
+void conductor_close_dropped(struct conductor *c, struct open_iteration *it);       /* nobody wants it any more */
 
 /* conductor_versions.c */
 void conductor_want_versions(struct conductor *c);      /* what servers shall hold; said again when due */

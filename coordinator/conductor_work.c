@@ -304,12 +304,24 @@ static bool refill(struct conductor *c, struct open_iteration *it)
 
 /* ---- after every event --------------------------------------------------------------------------------- */
 
+/* Once the learner has said what it has: an episode that is durable there is known here. */
+static bool is_dropped(const struct conductor *c, const struct open_iteration *it)
+{
+    const struct stage_config *stage = &c->config->stages[it->work.stage];
+
+    return stage->kind == STAGE_EVAL && stage->eval.dropped && membership_learner(&c->members) && c->inventory_seen;
+}
+
 /* One thing that can happen now; false: nothing. */
 static bool advance_once(struct conductor *c)
 {
     struct open_iteration *first = &c->open[0];
     struct work work;
 
+    if (c->n_open && is_dropped(c, first)) {
+        conductor_close_dropped(c, first);
+        return true;
+    }
     if (c->n_open && first->row.state == PROGRESS_OPEN && open_iteration_unplayed(first) == 0) {
         if (first->work.objective == WORK_NONE)
             conductor_close_played(c, first);

@@ -122,6 +122,12 @@ void stage_plan_title(const struct run_config *config, const struct work *work, 
                  s->kind == STAGE_RL && work->objective == WORK_PRM ? ", reward model" : "");
 }
 
+/* A dropped evaluation has the passes that were opened before. */
+static bool nothing_more(const struct stage_config *s, const struct plan_memory *memory, uint32_t stage, uint32_t iteration)
+{
+    return s->eval.dropped && memory && memory->stage == stage && iteration >= memory->iteration;
+}
+
 int stage_plan_work(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
                     struct work *ret)
 {
@@ -150,7 +156,7 @@ int stage_plan_work(const struct run_config *config, const struct plan_memory *m
         break;
     case STAGE_PRM: work.objective = WORK_PRM; break;
     case STAGE_RL: r = rl_work(&s->rl, memory && memory->stage == stage ? memory : NULL, iteration, &work); break;
-    case STAGE_EVAL: r = eval_work(&s->eval, iteration, &work); break;
+    case STAGE_EVAL: r = nothing_more(s, memory, stage, iteration) ? -ENOENT : eval_work(&s->eval, iteration, &work); break;
     }
     if (r == 0 && s->kind != STAGE_RL && s->kind != STAGE_EVAL &&
         iteration >= (s->kind == STAGE_SFT ? (uint32_t)sft_pieces(&s->sft) : 1))

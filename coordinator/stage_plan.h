@@ -10,6 +10,7 @@
  *   eval              per policy: val at every temperature; then per policy: test at its best temperature of them, greedy and
  *                     at 1; then, where look-ahead is asked for, per policy (not the demonstrator, not `best`) test with every
  *                     n on the same states, and with the controls. The demonstrator plays test alone, `sft-earlier` val alone.
+ *                     A dropped one has no pass behind those that were opened.
  *
  * Rows of an evaluation carry a tag: "val sft t=0.6", "test last t=0.3", "test demonstrator", "search last n=4",
  * "search last n=4 random", "search last greedy"; those of a val pass in rl: "val". Row i of n tasks is task i % n; evaluation

@@ -58,6 +58,7 @@ struct eval_config {
     char search_controls[RUN_MAX_CONTROLS][12];     /* greedy, random, shuffled, oracle: played beside every n */
     int n_search_controls;
     bool refine_always;
+    bool dropped;                   /* it was begun and stopped, and nothing more of it is played */
 };
 
 /* Does any of its passes look ahead? */

@@ -393,6 +393,8 @@ static const struct config_key eval_keys[] = {
                "what is played on the same states beside every n: greedy; or look-ahead in which random, shuffled or oracle "
                "chooses (oracle is a ceiling: it sees the verdict)"),
     ROW_BOOL(S, "refine_always", eval.refine_always, "false", "refine: keep what was tried again, better or not"),
+    ROW_BOOL(S, "dropped", eval.dropped, "false",
+             "it was begun and stopped, and nothing more of it is played: `gantry eval RUN ... --drop-stopped` says so"),
     CONFIG_END,
 };
 

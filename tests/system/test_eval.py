@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 from contextlib import closing
 
+import pytest
 from conftest import BIN, TOP, gantry
 
 
@@ -196,22 +197,49 @@ def test_words_that_are_no_numbers():
         assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_one_that_was_begun_comes_first(make_cluster):
-    """And that is said: it may take longer than what is asked for now."""
+@pytest.fixture
+def stopped(make_cluster):
+    """A finished run, and an evaluation of it that was killed on the way: (cluster, its words)."""
     cluster = make_cluster(stages=[{"demos": {"episodes": 4}}, {"sft": {"steps": 3, "batch": 8, "warmup": 1}}])
     cluster.start()
     cluster.until_finished()
     cluster.until(lambda s: s is None, "its daemons to end")
-    half = subprocess.Popen([BIN / "gantry", "eval", cluster.run, "--policies", "last", "--at", "1", "--seeds", "0..299"],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    cluster.until(lambda s: s and s["episodes"]["planned"] == 300, "its episodes")
+    words = ["eval", cluster.run, "--policies", "last", "--at", "1", "--seeds", "0..299"]
+    half = subprocess.Popen([BIN / "gantry", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    cluster.until(lambda s: s and s["episodes"]["planned"] == 300 and s["episodes"]["journaled"] > 0, "its episodes")
     half.kill()
     half.wait()
     cluster.until(lambda s: s is None, "its coordinator to go with it")
+    return cluster, words
+
+
+def test_one_that_was_begun_comes_first(stopped):
+    """And that is said: it may take longer than what is asked for now."""
+    cluster, _ = stopped
     other = ["eval", cluster.run, "--policies", "sft", "--at", "1", "--seeds", "500..501"]
     done = gantry(*other)
     assert done.returncode == 0, done.stderr
     assert re.search(f"^note: {cluster.run}: an evaluation that was begun before and stopped is played to its end first, at least \\d+ "
-                     f"episodes more; .* `gantry model export {cluster.run}:last DIR`", done.stderr, re.M), done.stderr
+                     "episodes more; --drop-stopped gives it up", done.stderr, re.M), done.stderr
     done = gantry(*other, "--json")
     assert done.returncode == 0 and not done.stderr and json.loads(done.stdout)["policies"]["sft"]["episodes"] == 2, done.stderr
+
+
+def test_one_that_was_begun_is_dropped(stopped):
+    """Nothing more of it is played, nothing that was is counted; asked for again in the same words it begins anew."""
+    cluster, words = stopped
+    other = ["eval", cluster.run, "--policies", "sft", "--at", "1", "--seeds", "500..501"]
+    done = gantry(*other, "--drop-stopped", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["policies"]["sft"]["episodes"] == 2, done.stderr
+    assert "an evaluation that was begun before and stopped is dropped" in done.stderr, done.stderr
+    assert " 300 failed, 0 open;" in cluster.history()
+    with closing(sqlite3.connect(f"file:{cluster.run / 'ledger.sqlite'}?mode=ro", uri=True)) as ledger:
+        assert ledger.execute("SELECT COUNT(*), COUNT(DISTINCT reason), MIN(reason) FROM episodes WHERE stage = 2").fetchone() == (
+            300, 1, "its evaluation was dropped")
+        assert not ledger.execute("SELECT COUNT(*) FROM scalars WHERE stage = 2").fetchone()[0]
+    done = gantry(*other, "--json")                                         # found by its words, with nothing to be dropped
+    assert done.returncode == 0 and not done.stderr and json.loads(done.stdout)["policies"]["sft"]["episodes"] == 2, done.stderr
+    words = [w if w != "0..299" else "0..3" for w in words]
+    assert gantry(*words).returncode == 0
+    assert (cluster.run / "evals.yaml").read_text().count("dropped") == 1
+    cluster.history()

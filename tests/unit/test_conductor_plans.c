@@ -383,6 +383,42 @@ static void test_restart_lets_workers_announce_first(void **state)
     assert_int_equal(desk_find(d, CONDUCTOR_GRANT)->grant.leases[0].episode, 1);
 }
 
+/* It was stopped and is given up: what it has open ends, of what was played nothing is made, and the run has nothing left to do. */
+static void test_a_dropped_evaluation(void **state)
+{
+    struct desk *d = *state;
+    struct ledger_stage stage = { .state = PROGRESS_OPEN };
+    struct ledger_version version_0 = { .gate_passed = true, .dir = "policies/v000000" };
+    struct ledger_iteration iteration = {.purpose = EPISODE_EVAL, .state = PROGRESS_OPEN, .first_episode = 1, .last_episode = 3};
+    struct ledger_episode rows[3];
+    struct conductor_restored restored = {
+        .stages = &stage, .n_stages = 1, .iterations = &iteration, .n_iterations = 1, .episodes = rows, .n_episodes = 3,
+        .versions = &version_0, .n_versions = 1, .memory = "next_episode 4\niteration 1\n", .memory_size = 27,
+    };
+    struct journaled_episode there[] = { desk_played(1, true), desk_played(2, true) };
+    struct eval_config *eval = &desk_add_stage(d, STAGE_EVAL, "later1")->eval;
+
+    *eval = (struct eval_config){.episodes = 3, .policies = {"last", "0"}, .n_policies = 2, .n_at = 2, .n = {1}, .n_n = 1, .dropped = true};
+    for (uint64_t i = 0; i < 3; i++)
+        rows[i] = (struct ledger_episode){.episode = i + 1, .purpose = EPISODE_EVAL, .state = i ? EPISODE_OPEN : EPISODE_JOURNALED};
+    memcpy(rows[0].digest, there[0].digest, SHA256_SIZE);
+    desk_start(d, &restored, EPOCH);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    assert_int_equal(desk_count(d, CONDUCTOR_EPISODE_ENDED), 0);             /* the learner may have more than the ledger knows */
+    desk_inventory(d, 0, 0, 3, there, 2);
+    assert_int_equal(desk_count(d, CONDUCTOR_EPISODE_JOURNALED), 1);
+    assert_int_equal(desk_count(d, CONDUCTOR_EPISODE_ENDED), 3);
+    for (size_t i = 0; i < d->out.n; i++)
+        if (d->out.items[i].kind == CONDUCTOR_EPISODE_ENDED) {
+            assert_int_equal(d->out.items[i].episode.state, EPISODE_FAILED);
+            assert_string_equal(d->out.items[i].episode.reason, "its evaluation was dropped");
+        }
+    assert_int_equal(desk_count(d, CONDUCTOR_ADD_EPISODE), 0);               /* nobody stands in */
+    assert_int_equal(desk_count(d, CONDUCTOR_ADD_SCALAR), 0);
+    assert_int_equal(desk_find(d, CONDUCTOR_PUT_ITERATION)->iteration.state, PROGRESS_DONE);
+    assert_true(conductor_memory(d->c)->finished);                          /* without a pass of the other policy */
+}
+
 static void test_drain(void **state)
 {
     struct desk *d = *state;
@@ -432,6 +468,7 @@ int main(void)
         TEST(test_restart_makes_the_same_plan),
         TEST(test_versions_on_the_learners_disk),
         TEST(test_restart_lets_workers_announce_first),
+        TEST(test_a_dropped_evaluation),
         TEST(test_drain),
         TEST(test_drain_under_a_plan_that_fails),
     };
