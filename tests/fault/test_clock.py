@@ -5,7 +5,7 @@ import sqlite3
 import struct
 import subprocess
 
-import cluster_lab
+from conftest import gantry
 
 # What programs ask for the time of day answers with an offset that the test changes; waits on the wall clock see the true one, so a deadline
 # made from it is wrong by the offset.
@@ -85,4 +85,4 @@ def test_the_wall_clock_jumps(make_cluster, monkeypatch):
         days = [(max_ms - min_ms) / 86400e3 for min_ms, max_ms in db.execute("select min(wall_ms), max(wall_ms) from events")]
     assert not {"lost", "expired", "return", "failure"} & set(kinds), kinds
     assert days[0] > 365, "the jumps were not seen"
-    assert cluster_lab.gantry("report", cluster.run).returncode == 0
+    assert gantry("report", cluster.run).returncode == 0

@@ -240,8 +240,8 @@ static void test_allowed(void **state _unused_)
         "stages:\n - rl: {reward: sparse, iterations: 4, critic_warmup: 3}\n",
         "stages:\n - rl: {preset: tabletop, reward: sparse, advantage: rloo}\n",
         "stages:\n - rl: {preset: tabletop, reward: sparse, critic: none}\n",
-        "stages:\n - rollouts:\n - demos:\n - sft: {choose: score}\n - sft: {from: rollouts}\n - sft:\n"
-        " - eval: {policies: [sft-earlier]}\n",
+        ("stages:\n - rollouts:\n - demos:\n - sft: {choose: score}\n - sft: {from: rollouts}\n - sft:\n"
+         " - eval: {policies: [sft-earlier]}\n"),
         "suite: {name: libero_goal, tasks: [turn_on_the_stove]}\nstages:\n - eval: {on_val: true, first_state: 100, episodes: 40}\n",
         "stages:\n - prm:\n - eval: {n: [1, 4], search_method: refine}\n - eval: {n: [2], search_controls: [greedy, random]}\n",
         "prm: {init: models/prm}\nstages:\n - prm:\n - eval: {n: [4], search_method: sample_n}\n",
