@@ -217,6 +217,13 @@ static void on_child_ended(const char *name, int pid, bool crashed, const char *
         call_coordinator(up, NULL, "exited %s %d %s %s", up->host, pid, crashed ? "crashed" : "ended", text);
 }
 
+static void on_child_hung(const char *name, int pid, void *arg)
+{
+    struct up *up = arg;
+
+    say("%s (pid %d) has stood still for %d s: killed (timing.hung_ms)", name, pid, up->config.hung_ms / 1000);
+}
+
 static void on_leader_ended(void *arg)
 {
     struct up *up = arg;
@@ -314,7 +321,8 @@ static int watch(struct up *up, struct error *error)
     const struct lifecycle_options life = {.drain_ms = DRAIN_MS, .patient = true, .on_drain = on_drain, .arg = up};
     char bin[RUN_PATH], log[RUN_PATH], sockets[ADDRESS_MAX];
     struct supervisor_options options = {
-        .bin_dir = bin, .log_dir = log, .on_child_ended = on_child_ended, .on_leader_ended = on_leader_ended,
+        .bin_dir = bin, .log_dir = log, .hung_ms = (unsigned)up->config.hung_ms,
+        .on_child_hung = on_child_hung, .on_child_ended = on_child_ended, .on_leader_ended = on_leader_ended,
         .on_gave_up = on_gave_up, .on_stopped = on_stopped, .arg = up,
     };
     int r;

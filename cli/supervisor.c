@@ -8,6 +8,7 @@
 
 #include "base/atomic_file.h"
 #include "base/clock.h"
+#include "cli/watchdog.h"
 #include "daemon/lifecycle.h"
 #include "daemon/memory_available.h"
 
@@ -36,6 +37,7 @@ struct supervisor {
     uint64_t oom_kills;             /* of memory_oom_kills: up to here each is known for a child's end */
     bool stopping, said_stopped;
     struct loop_timer *deadline;
+    struct watchdog *watchdog;      /* NULL: nobody is watched */
 };
 
 static void child_start(void *arg);
@@ -91,6 +93,8 @@ static void on_child_exit(uv_process_t *process, int64_t status, int signal_numb
 
     child->process = NULL;
     s->running--;
+    if (s->watchdog)
+        watchdog_remove(s->watchdog, pid);
     uv_close((uv_handle_t *)process, free_process);
     if (signal_number)
         snprintf(text, sizeof text, "signal %d (%s%s)", signal_number, strsignal(signal_number),
@@ -111,14 +115,30 @@ static void on_child_exit(uv_process_t *process, int64_t status, int signal_numb
     stopped(s);
 }
 
+/* Nothing is lost by it that would not be lost by a crash; but it would stand in the way of all others for ever. */
+static void on_hung(int pid, void *arg)
+{
+    struct supervisor *s = arg;
+
+    for (struct child *child = s->first; child; child = child->next)
+        if (child->process && child->process->pid == pid) {
+            if (s->options.on_child_hung)
+                s->options.on_child_hung(child->name, pid, s->options.arg);
+            uv_process_kill(child->process, SIGKILL);
+        }
+}
+
 static int child_spawn(struct child *child, struct error *error)
 {
+    struct watchdog *watchdog = child->supervisor->watchdog;
     _cleanup_close_ int log = open(child->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    _cleanup_free_ char **environment = watchdog ? watchdog_environment(watchdog) : NULL;
     uv_stdio_container_t stdio[3] = {
         {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = log}, {.flags = UV_INHERIT_FD, .data.fd = log},
     };
     uv_process_options_t options = {
         .exit_cb = on_child_exit, .file = child->argv[0], .args = child->argv, .stdio = stdio, .stdio_count = 3,
+        .env = environment,
         .flags = UV_PROCESS_DETACHED,       /* own session: Ctrl-C on the terminal is ours alone, and means drain */
     };
     uv_process_t *process;
@@ -126,7 +146,7 @@ static int child_spawn(struct child *child, struct error *error)
 
     if (log < 0)
         return error_set(error, errno, "%s: cannot be opened: %m", child->log);
-    process = calloc(1, sizeof *process);
+    process = watchdog && !environment ? NULL : calloc(1, sizeof *process);
     if (!process)
         return error_set(error, ENOMEM, "out of memory");
     process->data = child;
@@ -139,6 +159,8 @@ static int child_spawn(struct child *child, struct error *error)
     }
     child->process = process;
     child->supervisor->running++;
+    if (watchdog)
+        (void)watchdog_add(watchdog, process->pid);     /* out of memory: it runs unwatched */
     return 0;
 }
 
@@ -160,6 +182,7 @@ int supervisor_new(struct loop *loop, const struct supervisor_options *options, 
 {
     _cleanup_(supervisor_freep) struct supervisor *s = calloc(1, sizeof *s);
     char pid[24];
+    int r;
 
     if (!s)
         return -ENOMEM;
@@ -170,6 +193,8 @@ int supervisor_new(struct loop *loop, const struct supervisor_options *options, 
     s->log_dir = strdup(options->log_dir);
     if (!s->bin_dir || !s->log_dir)
         return -ENOMEM;
+    if (options->hung_ms && (r = watchdog_new(loop, options->hung_ms, on_hung, s, &s->watchdog)) < 0)
+        return r;
     snprintf(pid, sizeof pid, "%ld", (long)getpid());
     setenv("GANTRY_PARENT", pid, 1);        /* lifecycle_die_with_parent checks it */
     *ret = TAKE_PTR(s);
@@ -202,6 +227,7 @@ struct supervisor *supervisor_free(struct supervisor *s)
         child_free(child);
     }
     loop_timer_free(s->deadline);
+    watchdog_free(s->watchdog);
     free(s->bin_dir);
     free(s->log_dir);
     free(s);

@@ -4,6 +4,7 @@
  *
  * A child runs with --die-with-parent: it dies with us, however we die. Its output goes to RUN/log/NAME.log; what is longer
  * than LOG_MOST is put away as NAME.log.1, in place of what was put away before (supervisor_trim_logs).
+ * A child whose event loop does not turn for hung_ms is killed (cli/watchdog.h), and so started again.
  * What happens when a child ends by itself:
  *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault), at once if it had run
  *                                  STABLE_MS
@@ -27,6 +28,8 @@ struct supervisor;
 struct supervisor_options {
     const char *bin_dir;        /* where gantry-coordinator and the others are */
     const char *log_dir;
+    unsigned hung_ms;           /* 0: nobody is watched */
+    void (*on_child_hung)(const char *name, int pid, void *arg);    /* it is about to be killed. NULL ok */
     /* A child ended: `text` is "exit status 1", "signal 9 (Killed)"; crashed: by its own fault. NULL ok. */
     void (*on_child_ended)(const char *name, int pid, bool crashed, const char *text, bool restarts, void *arg);
     void (*on_leader_ended)(void *arg);     /* the first child added has ended with status 0 */

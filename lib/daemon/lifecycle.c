@@ -241,6 +241,8 @@ void lifecycle_stop(struct lifecycle *l, int exit_code)
 {
     if (l->phase == LIFECYCLE_STOPPED)
         return;
+    if (l->phase != LIFECYCLE_DRAINING)
+        (void)notify_send("STOPPING=1");        /* the loop's last word: what is waited for from here on has no loop that turns */
     enter(l, LIFECYCLE_STOPPED, 0);
     l->exit_code = exit_code;
     loop_stop(l->loop);

@@ -134,7 +134,7 @@ struct run_config {
     char http[64];                  /* address:port of the status page; "": off */
     char token_file[256];           /* whose first line the page asks for; "": it asks for nothing */
     char listen[64];                /* tcp://host:port for members on other hosts; "": ipc only */
-    int heartbeat_ms, lease_ttl_ms, first_step_ms;
+    int heartbeat_ms, lease_ttl_ms, first_step_ms, hung_ms;
     int journal_keep;               /* iterations of rl trajectories kept on disk */
 };
 

@@ -379,6 +379,8 @@ void run_config_check(const struct run_config *config, const struct yaml_node *r
         refuse_section(&c, "timing", "lease_ttl_ms", often, "");
     if (config->first_step_ms < 2 * config->heartbeat_ms)
         refuse_section(&c, "timing", "first_step_ms", often, "");
+    if (config->hung_ms > 0 && config->hung_ms < 1000)
+        refuse_section(&c, "timing", "hung_ms", "a loop may well stand still for less than a second; 0: never", "");
     check_stages(&c);
 }
 

@@ -1,6 +1,9 @@
 """Learner ranks: two commit the bytes that one does, also when one of them is killed in the middle of a plan, or
-before it commits."""
+before it commits; one that stands still is killed by `gantry up`."""
 import hashlib
+import os
+import re
+import signal
 
 import pytest
 
@@ -62,3 +65,16 @@ def test_rank_0_does_not_get_to_commit(make_cluster):
 def test_rank_0_dies_committed(make_cluster, alone):
     """Killed when the version lies there and nobody has heard of it: it is what the others go on from."""
     assert run(make_cluster, 2, see_it_die, faults="version.renamed=abort@1") == alone
+
+
+def test_a_rank_that_stands_still(make_cluster, alone):
+    """The other one would wait for it for ever. `gantry up` says which it is, and starts it again."""
+    cluster = make_cluster({"cluster": {"learners": [{"device": "cpu"}] * 2}, "timing": {"hung_ms": 3000}}, stages=STAGES)
+    cluster.up()
+    log = cluster.run / "log" / "learner-1.log"
+    cluster.until(lambda s: s and log.exists() and 'msg="training"' in log.read_text(), "rank 1 to train")
+    pid = int(re.findall(r"pid=(\d+)", log.read_text())[0])
+    os.kill(pid, signal.SIGSTOP)
+    cluster.until_finished()
+    assert f"learner-1 (pid {pid}) has stood still for 3 s: killed" in (cluster.root / "up.log").read_text()
+    assert hashlib.sha256((cluster.run / "policies" / "v000002" / "model.safetensors").read_bytes()).hexdigest() == alone

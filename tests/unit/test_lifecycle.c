@@ -287,6 +287,10 @@ static void test_notify(void **state _unused_)
     loop_turn(l.loop, true);
     expect_datagram(fd, "WATCHDOG=1");
     end(&l);
+    begin(&l, 0, 0);
+    lifecycle_stop(l.lifecycle, 1);                     /* without a drain */
+    expect_datagram(fd, "STOPPING=1");
+    end(&l);
     setenv("WATCHDOG_PID", "1", 1);                     /* meant for another process */
     assert_int_equal(notify_watchdog_ms(), 0);
     unsetenv("WATCHDOG_PID");

@@ -99,6 +99,7 @@ static void test_refusals(void **state _unused_)
         {"run: {name: .x}\n", "run.yaml:1:13: run.name: .x: letters, digits"},
         {"timing: {heartbeat_ms: 1000, lease_ttl_ms: 1999}\n", "run.yaml:1:44: timing.lease_ttl_ms: heartbeats say how far"},
         {"timing: {heartbeat_ms: 4000, first_step_ms: 7999}\n", "run.yaml:1:45: timing.first_step_ms: heartbeats say how far"},
+        {"timing: {hung_ms: 999}\n", "run.yaml:1:19: timing.hung_ms: a loop may well stand still"},
         {"stages: [{demos: {}, sft: {}}]\n", "run.yaml:1:10: stages[0]: a stage is written as - KIND: {keys}"},
         {"stages:\n - rl: {reward: sparse, advantage: rloo, episodes: 12}\n",
          "run.yaml:2:8: stages[0].rl: episodes (12) must be a multiple of group (8)"},

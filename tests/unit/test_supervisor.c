@@ -1,4 +1,5 @@
-/* test_supervisor.c - how `gantry up` ends its children. A child is this program once more (be_child). */
+/* test_supervisor.c - how `gantry up` ends its children, and finds out which of them hang. A child is this program once more
+ * (be_child, be_daemon). */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "cli/supervisor.h"
+#include "daemon/lifecycle.h"
+#include "daemon/notify.h"
 #include "tests/harness/scratch.h"
 
 /* Says its pid, then each TERM that it gets, and leaves by USR1 alone. What it says is its log. */
@@ -37,18 +41,55 @@ static int be_child(void)
     return 0;
 }
 
+/* As daemons begin: a loop that turns. */
+static int be_daemon(void)
+{
+    struct lifecycle_options options = {0};
+    struct lifecycle *lifecycle;
+    struct loop *loop;
+
+    if (loop_new(&loop) < 0 || lifecycle_new(loop, &options, &lifecycle) < 0)
+        return 1;
+    lifecycle_ready(lifecycle);
+    printf("up %d\n", (int)getpid());
+    fflush(stdout);
+    loop_run(loop);
+    return 0;
+}
+
+/* It has been up, and waits for something without a loop. */
+static int be_leaving(void)
+{
+    return notify_send("READY=1") < 0 || notify_send("STOPPING=1") < 0 ? 1 : be_child();
+}
+
 struct nursery {
     struct loop *loop;
     struct supervisor *supervisor;
-    char dir[SCRATCH_PATH];
+    char dir[SCRATCH_PATH], hung[48];
+    unsigned n_hung, n_ended;
     bool stopped;
 };
 
 static void on_stopped(void *arg) { ((struct nursery *)arg)->stopped = true; }
 
-static void begin(struct nursery *n)
+static void on_hung(const char *name, int pid _unused_, void *arg)
 {
-    struct supervisor_options options = {.on_stopped = on_stopped, .arg = n};
+    struct nursery *n = arg;
+
+    n->n_hung++;
+    snprintf(n->hung, sizeof n->hung, "%s", name);
+}
+
+static void on_ended(const char *name _unused_, int pid _unused_, bool crashed, const char *text _unused_, bool restarts, void *arg)
+{
+    ((struct nursery *)arg)->n_ended += restarts && !crashed;
+}
+
+static void begin(struct nursery *n, unsigned hung_ms)
+{
+    struct supervisor_options options = {.hung_ms = hung_ms, .on_child_hung = on_hung, .on_child_ended = on_ended,
+                                         .on_stopped = on_stopped, .arg = n};
     char self[512], program[SCRATCH_PATH + 16];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
 
@@ -87,18 +128,20 @@ static void said(const struct nursery *n, const char *name, const char *last, ch
     }
 }
 
-static int start(struct nursery *n, const char *name)
+static int start_as(struct nursery *n, const char *name, const char *what)
 {
-    static const char *const none[] = {"--as-child", NULL};
+    const char *const arguments[] = {what, NULL};
     struct error error = {0};
     char text[256];
     int pid;
 
-    assert_int_equal(supervisor_add(n->supervisor, name, "child", none, &error), 0);
+    assert_int_equal(supervisor_add(n->supervisor, name, "child", arguments, &error), 0);
     said(n, name, "up ", text, sizeof text);
     assert_int_equal(sscanf(text, "up %d", &pid), 1);
     return pid;
 }
+
+static int start(struct nursery *n, const char *name) { return start_as(n, name, "--as-child"); }
 
 static unsigned terms(const struct nursery *n, const char *name)
 {
@@ -120,7 +163,7 @@ static void test_each_child_hears_term_once(void **state _unused_)
     char text[256];
     int pids[3];
 
-    begin(&n);
+    begin(&n, 0);
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         pids[i] = start(&n, names[i]);
     assert_int_equal(supervisor_end(n.supervisor, "sent-away"), 0);
@@ -146,7 +189,7 @@ static void test_kill_means_everybody(void **state _unused_)
 {
     struct nursery n;
 
-    begin(&n);
+    begin(&n, 0);
     start(&n, "stays");
     start(&n, "sent-away");
     assert_int_equal(supervisor_end(n.supervisor, "sent-away"), 0);
@@ -156,14 +199,46 @@ static void test_kill_means_everybody(void **state _unused_)
     end(&n);
 }
 
+/* One that hangs is killed and started again. One whose loop turns is left alone, also when we have stood still ourselves; so are
+ * those that have no loop yet, or none any more. */
+static void test_hung(void **state _unused_)
+{
+    enum { HUNG_MS = 3000 };
+    struct nursery n;
+    uint64_t stood;
+    int stops;
+
+    begin(&n, HUNG_MS);
+    start(&n, "starts");
+    start_as(&n, "leaves", "--as-leaving");
+    start_as(&n, "turns", "--as-daemon");
+    stops = start_as(&n, "stops", "--as-daemon");
+    for (int looks = 0; looks < 50; looks++)        /* it is known that they speak */
+        loop_turn(n.loop, false);
+    for (stood = clock_mono_ms(); clock_mono_ms() < stood + HUNG_MS + HUNG_MS / 3; usleep(10000))
+        ;
+    kill(stops, SIGSTOP);
+    while (!n.n_ended)
+        loop_turn(n.loop, true);
+    assert_int_equal(n.n_hung, 1);
+    assert_string_equal(n.hung, "stops");
+    assert_int_equal(n.n_ended, 1);
+    end(&n);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_child_hears_term_once),
         cmocka_unit_test(test_kill_means_everybody),
+        cmocka_unit_test(test_hung),
     };
 
     if (argc > 1 && !strcmp(argv[1], "--as-child"))
         return be_child();
+    if (argc > 1 && !strcmp(argv[1], "--as-daemon"))
+        return be_daemon();
+    if (argc > 1 && !strcmp(argv[1], "--as-leaving"))
+        return be_leaving();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
