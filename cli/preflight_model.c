@@ -106,8 +106,8 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     return 0;
 }
 
-/* What stages ask of a policy that answers whole chunks. */
-static int check_head(const struct run_config *c, const char *dir, const struct openvla *policy, struct error *error)
+/* What stages ask of the policy's heads. */
+static int check_heads(const struct run_config *c, const char *dir, const struct openvla *policy, struct error *error)
 {
     enum oft_kind kind = policy->config.oft.kind;
 
@@ -121,7 +121,46 @@ static int check_head(const struct run_config *c, const char *dir, const struct 
             eval_searches(&stage->eval))
             return error_set(error, EINVAL, "stages[%d].eval.search_judge: confidence asks a policy that answers token by token, and "
                              "policy.init %s answers whole chunks: take prm or value", i, dir);
+        if (stage->kind == STAGE_RL && rl_has_critic(&stage->rl) && policy->config.value_width &&
+            policy->config.value_inputs != rl_critic_inputs(&stage->rl))
+            return error_set(error, EINVAL,
+                             "stages[%d].rl: the critic of policy.init %s (value_head.safetensors) takes %d numbers beside what it "
+                             "sees, critic_time and critic_prm make %d: set both as they were where it learned, or remove the file",
+                             i, dir, policy->config.value_inputs, rl_critic_inputs(&stage->rl));
     }
+    return 0;
+}
+
+static bool bf16_has(const struct st_tensor *t, int64_t at)
+{
+    uint32_t bits = 0;
+
+    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16)
+        return true;
+    memcpy(&bits, (const char *)t->data + (size_t)at * dtype_size(t->dtype), dtype_size(t->dtype));
+    return !(bits & (t->dtype == DTYPE_F32 ? 0xffff : 7));
+}
+
+/* What is trained whole and rests as bf16 begins with values that bf16 has. Some of every tensor are looked at: of a checkpoint
+ * that was not rounded hardly any value fits, and all would take minutes. */
+static int check_bf16(const struct run_config *c, const char *dir, const struct hf_shards *shards, struct error *error)
+{
+    enum { LOOKS = 1024 };
+
+    if (strcmp(c->policy_weights, "bf16") != 0 || !strcmp(c->policy_train, "lora"))
+        return 0;
+    for (int i = 0; i < shards->n; i++)
+        for (int k = 0; k < shards->file[i]->count; k++) {
+            const struct st_tensor *t = &shards->file[i]->list[k];
+            int64_t step = MAX(t->numel / LOOKS, 1);
+            bool fits = true;
+
+            for (int64_t at = 0; at < t->numel && fits; at += step)
+                fits = bf16_has(t, at);
+            if (!fits)
+                return error_set(error, EINVAL, "policy.weights is bf16, but policy.init %s has values that bf16 has not (%s): `gantry "
+                                 "model convert %s NEW --dtype bf16` rounds them, or set policy.weights: fp32", dir, t->name, dir);
+        }
     return 0;
 }
 
@@ -203,6 +242,7 @@ static void leave_to_device(struct memory_need *need)
 int preflight_models(const struct run_config *c, const char *policy_dir, bool copied, struct model_needs *ret,
                      struct error *error)
 {
+    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
     _cleanup_(openvla_freep) struct openvla *policy = NULL;
     _cleanup_(source_release) struct reward_source reward = {0};
     enum memory_use use = strcmp(c->policy_train, "lora") ? MEMORY_FULL : MEMORY_LORA;
@@ -213,11 +253,13 @@ int preflight_models(const struct run_config *c, const char *policy_dir, bool co
 
     r = base_link_follow(policy_dir, base, error);
     if (r >= 0)
-        r = openvla_open(r > 0 ? base : policy_dir, NULL, &policy, NULL, error);
+        r = openvla_open(r > 0 ? base : policy_dir, NULL, &policy, &shards, error);
     if (r >= 0)
         r = check_suite(c, "policy.init", policy_dir, policy, error);
     if (r >= 0)
-        r = check_head(c, policy_dir, policy, error);
+        r = check_heads(c, policy_dir, policy, error);
+    if (r >= 0)
+        r = check_bf16(c, policy_dir, &shards, error);
     if (r >= 0 && !copied)
         r = find_fit(c, policy, fit, error);
     if (r >= 0)

@@ -1,6 +1,8 @@
 """Models that do not fit a run, or are damaged: said before anything starts, by name and with the remedy."""
 import json
+import math
 import shutil
+import struct
 import subprocess
 
 from conftest import BIN, gantry
@@ -58,6 +60,28 @@ def test_rl_of_a_head_without_probabilities(make_cluster, model, tmp_path):
     answers = [json.loads(gantry("model", "act", d, "open the drawer").stdout)["actions"] for d in (oft, drawn)]
     assert answers[0] == answers[1] and len(answers[0]) == 8 and any(answers[0][7])
     assert "it is an OpenVLA-OFT already" in gantry("model", "oft", drawn, tmp_path / "again", "--kind", "laplace").stderr
+
+
+def test_a_critic_of_other_inputs(make_cluster, model, tmp_path):
+    """A policy that reinforcement learning has left, in a run whose critic is shown other numbers: not after an iteration's episodes."""
+    learnt = tmp_path / "learnt"
+    shutil.copytree(model, learnt)
+    width = json.loads((model / "config.json").read_text())["text_config"]["hidden_size"]
+    header, at = {}, 0
+    for name, shape in ("fc1.weight", [8, width + 2]), ("fc1.bias", [8]), ("fc2.weight", [1, 8]), ("fc2.bias", [1]):
+        n = 4 * math.prod(shape)
+        header[f"value_head.{name}"] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + n]}
+        at += n
+    text = json.dumps(header).encode()
+    (learnt / "value_head.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+    rl = {"preset": "tabletop", "reward": "sparse", "critic_prm": False, "iterations": 1, "episodes": 4, "critic_warmup": 0, "eval_every": 0}
+    up_refuses(make_cluster({"policy": {"init": str(learnt)}}, stages=[{"rl": rl}]), f"stages[0].rl: the critic of policy.init {learnt}",
+               "takes 2 numbers", "critic_time and critic_prm make 1", "remove the file")
+
+
+def test_weights_that_bf16_has_not(make_cluster, model, tmp_path):
+    up_refuses(make_cluster({"policy": {"init": str(model), "weights": "bf16"}}), "policy.weights is bf16", "values that bf16 has not",
+               f"`gantry model convert {model} NEW --dtype bf16` rounds them")
 
 
 def test_a_model_that_came_with_gantry(tmp_path):
