@@ -12,16 +12,6 @@
 
 #include "tests/harness/scratch.h"
 
-const char *import_path(const char *name)
-{
-    static char path[64][256];
-    static int turn;
-    char *ret = path[turn++ % 64];
-
-    snprintf(ret, sizeof path[0], "%s/%s", scratch_dir, name);
-    return ret;
-}
-
 struct import_options import_options_of(const char *format)
 {
     struct import_options o;
@@ -52,8 +42,8 @@ void import_refused(const char *format, const char *from, const struct import_op
     struct dataset_info info;
     struct error error = {0};
 
-    assert_true(dataset_import(from, import_path("bad"), &own, &info, &error) < 0);
+    assert_true(dataset_import(from, scratch_at("bad"), &own, &info, &error) < 0);
     if (!strstr(error.text, what))
         fail_msg("%s\nexpected: %s", error.text, what);
-    assert_int_not_equal(access(import_path("bad"), F_OK), 0);
+    assert_int_not_equal(access(scratch_at("bad"), F_OK), 0);
 }

@@ -6,7 +6,6 @@
 #define IMPORT_SET "tests/golden/import"        /* the same demonstrations in three formats: tests/ref/make_import_data.py */
 enum { IMPORT_SIDE = 16, IMPORT_PICTURE = IMPORT_SIDE * IMPORT_SIDE * 3 };     /* of its pictures */
 
-const char *import_path(const char *name);      /* in scratch_dir; good for 64 calls */
 struct import_options import_options_of(const char *format);    /* as IMPORT_SET is best read */
 /* options NULL: those. The caller closes what it gets. */
 struct dataset_dir *import_into(const char *to, const char *format, const char *from, const struct import_options *options);

@@ -13,5 +13,6 @@ void scratch_new_in_memory(char ret[SCRATCH_PATH]);
 
 /* For cmocka_unit_test_setup_teardown, or a group: scratch_dir is new and empty before, and gone behind it; no state. */
 extern char scratch_dir[SCRATCH_PATH];
+const char *scratch_at(const char *name);       /* scratch_dir/NAME; good for 64 calls */
 int scratch_set_up(void **state);
 int scratch_tear_down(void **state);

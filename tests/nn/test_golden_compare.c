@@ -15,30 +15,19 @@
 #include "nn/golden/prm_internal.h"
 #include "tests/harness/scratch.h"
 
-static char place[SCRATCH_PATH];
 static FILE *nowhere;
-
-static const char *at(const char *name)
-{
-    static char path[128];
-
-    snprintf(path, sizeof(path), "%s/%s", place, name);
-    return path;
-}
 
 static int set_up(void **state)
 {
-    (void)state;
-    scratch_new(place);
+    (void)scratch_set_up(state);
     nowhere = fopen("/dev/null", "w");
     return nowhere ? 0 : -1;
 }
 
 static int tear_down(void **state)
 {
-    (void)state;
     fclose(nowhere);
-    return remove_tree(place);
+    return scratch_tear_down(state);
 }
 
 /* How many fail when x is compared with 1, 2, 3 under this tolerance. */
@@ -53,8 +42,8 @@ static int failures(const char *tolerance, const float *x, bool margin)
     struct golden g = {.out = nowhere, .error = &error, .manifest = manifest, .seen = seen, .n_files = 1, .dtype = "bf16",
                        .files = {{.name = "f"}}};
 
-    assert_int_equal(safetensors_write(at("f.safetensors"), &one, 1, NULL), 0);
-    assert_int_equal(safetensors_open(at("f.safetensors"), &g.files[0].file, NULL), 0);
+    assert_int_equal(safetensors_write(scratch_at("f.safetensors"), &one, 1, NULL), 0);
+    assert_int_equal(safetensors_open(scratch_at("f.safetensors"), &g.files[0].file, NULL), 0);
     golden_begin(&g);
     assert_int_equal(margin ? golden_compare_margin(&g, "f", "t", x, 3) : golden_compare(&g, "f", "t", x, 3), 0);
     safetensors_close(g.files[0].file);
@@ -104,13 +93,13 @@ static void test_nothing_named_passes_nothing(void **state)
     struct error error = {0};
 
     (void)state;
-    assert_int_equal(file_write(at("manifest.json"), "{}", 2), 0);
-    assert_int_equal(file_write(at("stats.json"), "{}", 2), 0);
-    assert_true(golden_check(place, NULL, nowhere, &error) < 0);
+    assert_int_equal(file_write(scratch_at("manifest.json"), "{}", 2), 0);
+    assert_int_equal(file_write(scratch_at("stats.json"), "{}", 2), 0);
+    assert_true(golden_check(scratch_dir, NULL, nowhere, &error) < 0);
     assert_non_null(strstr(error.text, "manifest.json: names no model"));
-    assert_int_equal(unlink(at("stats.json")), 0);
-    assert_int_equal(safetensors_write(at("resize.safetensors"), NULL, 0, NULL), 0);
-    assert_true(golden_check(place, NULL, nowhere, &error) > 0);
+    assert_int_equal(unlink(scratch_at("stats.json")), 0);
+    assert_int_equal(safetensors_write(scratch_at("resize.safetensors"), NULL, 0, NULL), 0);
+    assert_true(golden_check(scratch_dir, NULL, nowhere, &error) > 0);
 }
 
 int main(void)

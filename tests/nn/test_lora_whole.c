@@ -25,18 +25,6 @@
 
 enum { CHUNK = 2 };
 
-static char place[SCRATCH_PATH];
-
-static const char *at(const char *name)
-{
-    static char path[4][128];
-    static int next;
-    char *to = path[next++ % 4];
-
-    snprintf(to, sizeof path[0], "%s/%s", place, name);
-    return to;
-}
-
 /* Laplace heads and FiLM on the nano model; on disk as version 0. */
 static struct openvla *base_model(void)
 {
@@ -46,12 +34,12 @@ static struct openvla *base_model(void)
     assert_int_equal(oft_add_action_head(model, CHUNK, 24, 1, 2), 0);
     assert_int_equal(oft_add_scale_head(model, 8, -1, 4), 0);
     assert_int_equal(oft_add_film(model), 0);
-    assert_int_equal(mkdir(at("v000000"), 0777), 0);
-    if (openvla_save(model, at("v000000"), "F32", &error) < 0)
+    assert_int_equal(mkdir(scratch_at("v000000"), 0777), 0);
+    if (openvla_save(model, scratch_at("v000000"), "F32", &error) < 0)
         fail_msg("%s", error.text);
-    assert_int_equal(atomic_file_write(at("v000000/manifest.json"), "{}", 2), 0);
+    assert_int_equal(atomic_file_write(scratch_at("v000000/manifest.json"), "{}", 2), 0);
     openvla_free(model);
-    if (openvla_load(at("v000000"), &back, &error) < 0)
+    if (openvla_load(scratch_at("v000000"), &back, &error) < 0)
         fail_msg("%s", error.text);
     return back;
 }
@@ -72,8 +60,8 @@ static struct trainer *trained(void)
     data = lab_demonstrations(model, 4);
     assert_int_equal(lab_imitate(trainer, data, &config, 1).skipped, 0);
     dataset_free(data);
-    assert_int_equal(mkdir(at("v000001"), 0777), 0);
-    if (checkpoint_save(trainer, at("v000001"), &error) < 0)
+    assert_int_equal(mkdir(scratch_at("v000001"), 0777), 0);
+    if (checkpoint_save(trainer, scratch_at("v000001"), &error) < 0)
         fail_msg("%s", error.text);
     return trainer;
 }
@@ -104,7 +92,7 @@ static void all_of_it_comes_back(void **state)
     int moved = 0;
 
     (void)state;
-    assert_int_equal(openvla_load(at("v000000"), &base, &error), 0);
+    assert_int_equal(openvla_load(scratch_at("v000000"), &base, &error), 0);
     for (int i = 0; i < base->params.count; i++) {
         const struct param *p = base->params.list[i], *q = param_find(&model->params, p->name);
         bool rests = !memcmp(p->value, q->value, (size_t)p->numel * sizeof(float));
@@ -115,7 +103,7 @@ static void all_of_it_comes_back(void **state)
         assert_true(!film_is(q) || !q->lora.a);
     }
     assert_true(moved >= 8 + 2 * 4);            /* the L1 head's, FiLM's of the block that runs; L1 imitation knows no scale */
-    if (openvla_load(at("v000001"), &back, &error) < 0)
+    if (openvla_load(scratch_at("v000001"), &back, &error) < 0)
         fail_msg("%s", error.text);
     assert_int_equal(model->params.numel, back->params.numel);
     same(model, back, true);
@@ -134,10 +122,11 @@ static void it_can_be_begun_with(void **state)
 
     (void)state;
     for (int merge = 0; merge < 2; merge++) {
-        const char *to = at(merge ? "merged" : "beside");
+        const char *to = scratch_at(merge ? "merged" : "beside");
 
         assert_int_equal(mkdir(to, 0777), 0);
-        if (openvla_start_write(at("v000001"), at("v000000"), merge, to, &error) < 0 || openvla_load(to, &back, &error) < 0)
+        if (openvla_start_write(scratch_at("v000001"), scratch_at("v000000"), merge, to, &error) < 0 ||
+            openvla_load(to, &back, &error) < 0)
             fail_msg("%s", error.text);
         assert_int_equal(back->lora != NULL, !merge);
         for (int i = 0; i < back->params.count && merge; i++)
@@ -157,7 +146,7 @@ static void refused(const char *text)
     struct openvla *back = NULL;
     struct error error = {0};
 
-    assert_int_equal(openvla_load(at("v000001"), &back, &error), -EINVAL);
+    assert_int_equal(openvla_load(scratch_at("v000001"), &back, &error), -EINVAL);
     if (!strstr(error.text, text))
         fail_msg("said: %s", error.text);
 }
@@ -175,7 +164,7 @@ static void put_value_head(int hidden, float odd, enum dtype dtype)
 
     assert_true(hidden <= 64);
     fc2[3] = odd;
-    assert_int_equal(safetensors_write(at("v000001/value_head.safetensors"), list, ARRAY_SIZE(list), NULL), 0);
+    assert_int_equal(safetensors_write(scratch_at("v000001/value_head.safetensors"), list, ARRAY_SIZE(list), NULL), 0);
 }
 
 static void what_cannot_be_a_value_head(void **state)
@@ -206,46 +195,33 @@ static void what_is_for_another_base(void **state)
     };
 
     (void)state;
-    assert_int_equal(safetensors_write(at("v000001/action_head.safetensors"), &one, 1, &error), 0);
+    assert_int_equal(safetensors_write(scratch_at("v000001/action_head.safetensors"), &one, 1, &error), 0);
     refused("tensor model.layer_norm1.weight: missing");
-    assert_int_equal(unlink(at("v000001/action_head.safetensors")), 0);
+    assert_int_equal(unlink(scratch_at("v000001/action_head.safetensors")), 0);
 
     /* adapters of FiLM, as it was trained here once */
-    assert_int_equal(safetensors_write(at("v000001/adapter_model.safetensors"), film, 2, &error), 0);
+    assert_int_equal(safetensors_write(scratch_at("v000001/adapter_model.safetensors"), film, 2, &error), 0);
     refused("is trained whole and takes no adapter");
 
     /* a base without heads: a plain OpenVLA */
-    assert_int_equal(checkpoint_save(trainer, at("v000001"), &error), 0);
-    assert_int_equal(remove_tree(at("v000000")), 0);
-    assert_int_equal(mkdir(at("v000000"), 0777), 0);
-    assert_int_equal(openvla_save(model, at("v000000"), "F32", &error), 0);
-    assert_int_equal(atomic_file_write(at("v000000/manifest.json"), "{}", 2), 0);
+    assert_int_equal(checkpoint_save(trainer, scratch_at("v000001"), &error), 0);
+    assert_int_equal(remove_tree(scratch_at("v000000")), 0);
+    assert_int_equal(mkdir(scratch_at("v000000"), 0777), 0);
+    assert_int_equal(openvla_save(model, scratch_at("v000000"), "F32", &error), 0);
+    assert_int_equal(atomic_file_write(scratch_at("v000000/manifest.json"), "{}", 2), 0);
     refused("has no such part: it is for another one");
     assert_null(back);
     openvla_free(model);
     trainer_free(trainer);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_new(place);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return remove_tree(place);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(all_of_it_comes_back, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(it_can_be_begun_with, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(what_is_for_another_base, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(what_cannot_be_a_value_head, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(all_of_it_comes_back, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(it_can_be_begun_with, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(what_is_for_another_base, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(what_cannot_be_a_value_head, scratch_set_up, scratch_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,18 +18,6 @@
 #define NANO "tests/golden/nano_qwen"
 #define BASE "base_model.model."
 
-static char place[SCRATCH_PATH];
-
-static const char *at(const char *name)
-{
-    static char path[4][128];
-    static int next;
-    char *to = path[next++ % 4];
-
-    snprintf(to, sizeof path[0], "%s/%s", place, name);
-    return to;
-}
-
 static struct qwen_vl *load(const char *dir)
 {
     struct qwen_vl *model = NULL;
@@ -49,7 +37,7 @@ static void respell(void)
     struct st_write *list;
     char (*names)[200];
 
-    assert_int_equal(safetensors_open(at("adapter_model.safetensors"), &file, NULL), 0);
+    assert_int_equal(safetensors_open(scratch_at("adapter_model.safetensors"), &file, NULL), 0);
     list = calloc((size_t)file->count, sizeof(*list));
     names = calloc((size_t)file->count, sizeof(*names));
     assert_true(list && names);
@@ -62,11 +50,11 @@ static void respell(void)
         list[i] = (struct st_write) {.name = names[i], .dtype = t->dtype, .ndim = t->ndim, .raw = t->data};
         memcpy(list[i].dim, t->dim, sizeof(t->dim));
     }
-    assert_int_equal(safetensors_write(at("respelt"), list, file->count, NULL), 0);
+    assert_int_equal(safetensors_write(scratch_at("respelt"), list, file->count, NULL), 0);
     safetensors_close(file);
     free(list);
     free(names);
-    assert_int_equal(rename(at("respelt"), at("adapter_model.safetensors")), 0);
+    assert_int_equal(rename(scratch_at("respelt"), scratch_at("adapter_model.safetensors")), 0);
 }
 
 static void test_newer_names(void **state)
@@ -78,22 +66,21 @@ static void test_newer_names(void **state)
     char config[160];
 
     (void)state;
-    scratch_new(place);
     assert_int_equal(adapters_new(&adapted, &(struct lora_spec) {.r = 2, .alpha = 4, .targets = "q_proj, qkv"}, 5, &error), 0);
     for (int i = 0; i < model->params.count; i++)
         for (int64_t k = 0; model->params.list[i]->adapter && k < model->params.list[i]->numel; k++)
             model->params.list[i]->value[k] += 0.25f;
-    assert_int_equal(adapters_save(&adapted, place, "F32", NULL, &error), 0);
+    assert_int_equal(adapters_save(&adapted, scratch_dir, "F32", NULL, &error), 0);
     respell();
     for (size_t i = 0; i < ARRAY_SIZE(patterns); i++) {
         back = load(NANO);
         adapted = qwen_vl_adapted(back);
         snprintf(config, sizeof(config), "{\"r\": 2, \"lora_alpha\": 4, \"alpha_pattern\": %s}", patterns[i]);
-        assert_int_equal(file_write(at("adapter_config.json"), config, strlen(config)), 0);
+        assert_int_equal(file_write(scratch_at("adapter_config.json"), config, strlen(config)), 0);
         if (i == 2) {
-            assert_true(adapters_load(&adapted, place, &error) < 0);
+            assert_true(adapters_load(&adapted, scratch_dir, &error) < 0);
             assert_non_null(strstr(error.text, "alpha_pattern"));
-        } else if (adapters_load(&adapted, place, &error) < 0) {
+        } else if (adapters_load(&adapted, scratch_dir, &error) < 0) {
             fail_msg("%s", error.text);
         }
         for (int k = 0; i < 2 && k < model->params.count; k++) {
@@ -106,7 +93,6 @@ static void test_newer_names(void **state)
         qwen_vl_free(back);
     }
     qwen_vl_free(model);
-    assert_int_equal(remove_tree(place), 0);
 }
 
 static void test_vocabulary_takes_none(void **state)
@@ -123,25 +109,23 @@ static void test_vocabulary_takes_none(void **state)
     struct error error = {0};
 
     (void)state;
-    scratch_new(place);
     assert_non_null(head);          /* as of a model that is not tied */
     assert_int_equal(params_grow(&model->params, head->offset), 0);
-    assert_int_equal(file_write(at("adapter_config.json"), "{}", 2), 0);
-    assert_int_equal(safetensors_write(at("adapter_model.safetensors"), list, 2, NULL), 0);
-    assert_true(adapters_load(&adapted, place, &error) < 0);
+    assert_int_equal(file_write(scratch_at("adapter_config.json"), "{}", 2), 0);
+    assert_int_equal(safetensors_write(scratch_at("adapter_model.safetensors"), list, 2, NULL), 0);
+    assert_true(adapters_load(&adapted, scratch_dir, &error) < 0);
     assert_non_null(strstr(error.text, "lm_head.lora_"));
     assert_non_null(strstr(error.text, "takes no adapter of that module"));
     assert_true(adapters_new(&adapted, &(struct lora_spec) {.r = 2, .alpha = 4, .targets = "lm_head"}, 5, &error) < 0);
     assert_null(model->adapters);
     qwen_vl_free(model);
-    assert_int_equal(remove_tree(place), 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_newer_names),
-        cmocka_unit_test(test_vocabulary_takes_none),
+        cmocka_unit_test_setup_teardown(test_newer_names, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_vocabulary_takes_none, scratch_set_up, scratch_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

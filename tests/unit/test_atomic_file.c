@@ -22,7 +22,7 @@
 #include "base/strbuf.h"
 #include "tests/harness/scratch.h"
 
-static char dir[SCRATCH_PATH], path[SCRATCH_PATH + 8];
+static char path[SCRATCH_PATH + 8];
 static struct strbuf calls = STRBUF_INIT;
 static int fsync_fails;         /* at this one of the next fsyncs */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;       /* of both: a directory is synced by several threads */
@@ -53,9 +53,8 @@ int rename(const char *from, const char *to)
 
 static int setup(void **state)
 {
-    (void)state;
-    scratch_new(dir);
-    snprintf(path, sizeof path, "%s/f", dir);
+    (void)scratch_set_up(state);
+    snprintf(path, sizeof path, "%s/f", scratch_dir);
     strbuf_reset(&calls);
     fsync_fails = 0;
     return fault_arm("");
@@ -63,10 +62,9 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    (void)state;
     strbuf_release(&calls);
     (void)fault_arm("");
-    return remove_tree(dir);
+    return scratch_tear_down(state);
 }
 
 static void expect(const char *contents)
@@ -114,7 +112,7 @@ static void test_what_fails_leaves_what_was_there(void **state)
     assert_int_equal(mkdir(path, 0755), 0);
     assert_true(atomic_file_write(path, "new", 3) < 0);
     assert_int_equal(rmdir(path), 0);
-    snprintf(path, sizeof path, "%s/g/f", dir);
+    snprintf(path, sizeof path, "%s/g/f", scratch_dir);
     assert_int_equal(atomic_file_write(path, "new", 3), -ENOENT);
 }
 
@@ -124,7 +122,7 @@ static void test_a_name_that_is_given(void **state)
     char to[SCRATCH_PATH + 8];
 
     (void)state;
-    snprintf(to, sizeof to, "%s/g", dir);
+    snprintf(to, sizeof to, "%s/g", scratch_dir);
     for (int taken = 0; taken <= 1; taken++) {
         assert_int_equal(atomic_file_write(path, "new", 3), 0);
         strbuf_reset(&calls);
@@ -143,7 +141,7 @@ static void test_reading(void **state)
 
     (void)state;
     assert_int_equal(file_read(path, 100, &text, &n), -ENOENT);
-    assert_int_equal(file_read(dir, 100, &text, &n), -EISDIR);
+    assert_int_equal(file_read(scratch_dir, 100, &text, &n), -EISDIR);
     assert_int_equal(atomic_file_write(path, "a\0b", 3), 0);
     assert_int_equal(file_read(path, 2, &text, &n), -EFBIG);
     assert_true(!text && n == 9);
@@ -174,20 +172,20 @@ static void test_a_directory(void **state)
 
     (void)state;
     for (int i = 0; i < FILES; i++) {
-        snprintf(file, sizeof file, "%s/f%d", dir, i);
+        snprintf(file, sizeof file, "%s/f%d", scratch_dir, i);
         assert_int_equal(file_write(file, "x", 1), 0);
     }
     assert_int_equal(mkdir(path, 0755), 0);
     strbuf_reset(&calls);
-    assert_int_equal(directory_sync(dir), 0);
+    assert_int_equal(directory_sync(scratch_dir), 0);
     assert_int_equal(times("fsync(file)"), FILES);
     assert_int_equal(times("fsync(dir)"), 1);
     for (int nth = 1; nth <= FILES + 1; nth += FILES / 2) {
         fsync_fails = nth;
-        assert_int_equal(directory_sync(dir), -EIO);
+        assert_int_equal(directory_sync(scratch_dir), -EIO);
     }
     assert_int_equal(fault_arm("atomic_file.fsync=enospc@1"), 0);
-    assert_int_equal(directory_sync(dir), -ENOSPC);
+    assert_int_equal(directory_sync(scratch_dir), -ENOSPC);
     assert_int_equal(fault_arm(""), 0);
     assert_int_equal(rmdir(path), 0);
     assert_int_equal(directory_sync(path), -ENOENT);
@@ -216,26 +214,17 @@ static void test_a_pipe_stays_a_pipe(void **state)
 
 /* ---- links, where a person names the file --------------------------------------------------------------------------------- */
 
-static const char *at(const char *name)
-{
-    static char paths[4][SCRATCH_PATH + 32];
-    static int next;
-
-    snprintf(paths[next %= 4], sizeof paths[0], "%s/%s", dir, name);
-    return paths[next++];
-}
-
 static void expect_link(const char *name, const char *to)
 {
     char got[SCRATCH_PATH + 32] = "";
 
-    assert_true(readlink(at(name), got, sizeof got - 1) > 0);
+    assert_true(readlink(scratch_at(name), got, sizeof got - 1) > 0);
     assert_string_equal(got, to);
 }
 
 static void expect_entries(int wanted)
 {
-    DIR *directory = opendir(dir);
+    DIR *directory = opendir(scratch_dir);
     int n = -2;                         /* . and .. */
 
     assert_non_null(directory);
@@ -251,41 +240,41 @@ static void test_a_link_is_followed(void **state)
     struct stat before, after;
 
     (void)state;
-    assert_int_equal(mkdir(at("site"), 0755), 0);
-    snprintf(path, sizeof path, "%s/site/f", dir);
-    assert_int_equal(symlink("site/f", at("link")), 0);
-    assert_int_equal(symlink(at("link"), at("chain")), 0);
-    assert_int_equal(atomic_file_write_through(at("chain"), "first", 5), 0);       /* which dangles */
+    assert_int_equal(mkdir(scratch_at("site"), 0755), 0);
+    snprintf(path, sizeof path, "%s/site/f", scratch_dir);
+    assert_int_equal(symlink("site/f", scratch_at("link")), 0);
+    assert_int_equal(symlink(scratch_at("link"), scratch_at("chain")), 0);
+    assert_int_equal(atomic_file_write_through(scratch_at("chain"), "first", 5), 0);       /* which dangles */
     expect("first");
     strbuf_reset(&calls);
     assert_int_equal(stat(path, &before), 0);
-    assert_int_equal(atomic_file_write_through(at("link"), "second", 6), 0);
+    assert_int_equal(atomic_file_write_through(scratch_at("link"), "second", 6), 0);
     expect("second");
     assert_true(stat(path, &after) == 0 && after.st_ino != before.st_ino);       /* renamed into place, not written over */
     assert_string_equal(calls.text, "fsync(file) rename fsync(dir) ");
     expect_link("link", "site/f");
-    expect_link("chain", at("link"));
+    expect_link("chain", scratch_at("link"));
     expect_entries(3);
 
-    assert_int_equal(atomic_file_write(at("link"), "ours", 4), 0);      /* a name of gantry's own is not somebody else's file */
+    assert_int_equal(atomic_file_write(scratch_at("link"), "ours", 4), 0);      /* a name of our own is not somebody else's file */
     expect("second");
-    assert_true(lstat(at("link"), &after) == 0 && S_ISREG(after.st_mode));
-    assert_int_equal(atomic_file_write_through(at("link"), "no link", 7), 0);
-    assert_int_equal(atomic_file_write_through(at("new"), "no file", 7), 0);
-    assert_true(stat(at("new"), &after) == 0 && after.st_size == 7);
+    assert_true(lstat(scratch_at("link"), &after) == 0 && S_ISREG(after.st_mode));
+    assert_int_equal(atomic_file_write_through(scratch_at("link"), "no link", 7), 0);
+    assert_int_equal(atomic_file_write_through(scratch_at("new"), "no file", 7), 0);
+    assert_true(stat(scratch_at("new"), &after) == 0 && after.st_size == 7);
 }
 
 static void test_a_link_that_cannot_be_followed(void **state)
 {
     (void)state;
-    assert_int_equal(symlink("b", at("a")), 0);
-    assert_int_equal(symlink("a", at("b")), 0);
-    assert_int_equal(atomic_file_write_through(at("a"), "new", 3), -ELOOP);
-    assert_int_equal(symlink("nowhere/f", at("far")), 0);
-    assert_int_equal(atomic_file_write_through(at("far"), "new", 3), -ENOENT);
-    assert_int_equal(mkdir(at("site"), 0755), 0);
-    assert_int_equal(symlink("site", at("folder")), 0);
-    assert_true(atomic_file_write_through(at("folder"), "new", 3) < 0);
+    assert_int_equal(symlink("b", scratch_at("a")), 0);
+    assert_int_equal(symlink("a", scratch_at("b")), 0);
+    assert_int_equal(atomic_file_write_through(scratch_at("a"), "new", 3), -ELOOP);
+    assert_int_equal(symlink("nowhere/f", scratch_at("far")), 0);
+    assert_int_equal(atomic_file_write_through(scratch_at("far"), "new", 3), -ENOENT);
+    assert_int_equal(mkdir(scratch_at("site"), 0755), 0);
+    assert_int_equal(symlink("site", scratch_at("folder")), 0);
+    assert_true(atomic_file_write_through(scratch_at("folder"), "new", 3) < 0);
     expect_link("a", "b");
     expect_link("far", "nowhere/f");
     expect_link("folder", "site");
@@ -296,10 +285,10 @@ static void test_a_link_that_cannot_be_followed(void **state)
 static void test_what_fails_behind_a_link(void **state)
 {
     (void)state;
-    assert_int_equal(symlink("f", at("link")), 0);
+    assert_int_equal(symlink("f", scratch_at("link")), 0);
     for (int there = 0; there <= 1; there++) {
         assert_int_equal(fault_arm("atomic_file.rename=enospc@1"), 0);
-        assert_int_equal(atomic_file_write_through(at("link"), "new", 3), -ENOSPC);
+        assert_int_equal(atomic_file_write_through(scratch_at("link"), "new", 3), -ENOSPC);
         assert_int_equal(fault_arm(""), 0);
         expect_link("link", "f");
         expect_entries(1 + there);
@@ -318,13 +307,13 @@ static void test_an_open_file(void **state)
     (void)state;
     assert_true(fd >= 0);
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    assert_int_equal(symlink(link, at("stdout")), 0);
-    assert_int_equal(atomic_file_write_through(at("stdout"), "page", 4), 0);
+    assert_int_equal(symlink(link, scratch_at("stdout")), 0);
+    assert_int_equal(atomic_file_write_through(scratch_at("stdout"), "page", 4), 0);
     expect("page");
     expect_link("stdout", link);
 
     assert_int_equal(read(fd, got, sizeof got), 0);     /* the one before, which the rename has taken the name of */
-    assert_int_equal(atomic_file_write_through(at("stdout"), "again", 5), 0);
+    assert_int_equal(atomic_file_write_through(scratch_at("stdout"), "again", 5), 0);
     assert_int_equal(read(fd, got, sizeof got), 5);
     assert_string_equal(got, "again");
     expect("page");
@@ -337,8 +326,8 @@ static void test_an_open_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_a_pipe_stays_a_pipe), TEST(test_in_order), TEST(test_what_fails_leaves_what_was_there), TEST(test_a_name_that_is_given),
-        TEST(test_reading), TEST(test_a_directory), TEST(test_a_link_is_followed), TEST(test_a_link_that_cannot_be_followed),
+        TEST(test_a_pipe_stays_a_pipe), TEST(test_in_order), TEST(test_what_fails_leaves_what_was_there),
+        TEST(test_a_name_that_is_given), TEST(test_reading), TEST(test_a_directory), TEST(test_a_link_is_followed), TEST(test_a_link_that_cannot_be_followed),
         TEST(test_what_fails_behind_a_link), TEST(test_an_open_file),
     };
 

@@ -110,7 +110,7 @@ static void three_formats_one_data_set(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        const char *to = import_path(cases[i].format);
+        const char *to = scratch_at(cases[i].format);
         struct dataset_dir *dir = import_into(to, cases[i].format, cases[i].from, NULL);
 
         assert_int_equal(dir->info.episodes, 2);
@@ -127,19 +127,19 @@ static void three_formats_one_data_set(void **state)
 
 static void out_and_in_again_is_the_same(void **state)
 {
-    struct dataset_dir *first = import_into(import_path("first"), "libero-hdf5", IMPORT_SET "/hdf5", NULL), *second;
+    struct dataset_dir *first = import_into(scratch_at("first"), "libero-hdf5", IMPORT_SET "/hdf5", NULL), *second;
     struct import_options back = import_options_of("npz");
     uint8_t digest[2][SHA256_SIZE];
     struct export_result result;
     struct error error = {0};
 
     (void)state;
-    if (dataset_export(first->journal, first->entries, 2, import_path("out"), &(struct export_options){0}, &result, &error) < 0)
+    if (dataset_export(first->journal, first->entries, 2, scratch_at("out"), &(struct export_options){0}, &result, &error) < 0)
         fail_msg("%s", error.text);
     assert_int_equal(result.episodes, 2);
     assert_int_equal(result.steps, STEPS);
     back.chain = TF_EVALUATION_CHAIN;
-    second = import_into(import_path("second"), "npz", import_path("out"), &back);
+    second = import_into(scratch_at("second"), "npz", scratch_at("out"), &back);
     dataset_digest(first, digest[0]);
     dataset_digest(second, digest[1]);
     assert_memory_equal(digest[0], digest[1], SHA256_SIZE);
@@ -159,17 +159,17 @@ static void other_sizes_are_resized_or_refused(void **state)
 
     (void)state;
     o.size = 12;
-    assert_int_equal(dataset_import(IMPORT_SET "/npz", import_path("refused"), &o, &info, &error), -EINVAL);
+    assert_int_equal(dataset_import(IMPORT_SET "/npz", scratch_at("refused"), &o, &info, &error), -EINVAL);
     assert_non_null(strstr(error.text, "episode_0.npz: camera 0: pictures of 16x16, wanted 12x12; the chain render resizes where "
                                        "--size"));
-    assert_int_not_equal(access(import_path("refused"), F_OK), 0); /* nothing is left behind */
+    assert_int_not_equal(access(scratch_at("refused"), F_OK), 0); /* nothing is left behind */
     o.chain = "plain";
     o.resize = true;
     import_refused("npz", IMPORT_SET "/npz", &o, "the chain plain does not resize");
     drawn(1, false, plain);
     for (int lanczos = 0; lanczos < 2; lanczos++) { /* render: as the suite remote does it with what a simulator shows */
         o.chain = lanczos ? CHAIN_LANCZOS : "render";
-        dir = import_into(import_path(lanczos ? "lanczos" : "bicubic"), "npz", IMPORT_SET "/npz", &o);
+        dir = import_into(scratch_at(lanczos ? "lanczos" : "bicubic"), "npz", IMPORT_SET "/npz", &o);
         assert_int_equal(dataset_get(dir, 0, &t, &frames, &n, NULL), 0);
         assert_int_equal(lanczos ? tf_resize_lanczos3(plain, IMPORT_SIDE, IMPORT_SIDE, 12, 12, want)
                                  : image_resize_bicubic(plain, IMPORT_SIDE, IMPORT_SIDE, 12, 12, want), 0);
@@ -273,13 +273,13 @@ static void without_steps_is_left_out_and_told(void **state)
     put_record(&records, 0, "steps/language_instruction");
     put_record(&records, 2, "steps/language_instruction");
     put_record(&records, 0, "steps/language_instruction");
-    assert_int_equal(file_write(import_path("a.tfrecord"), records.text, records.length), 0);
-    put_npz(import_path("1.npz"), 2, "instruction");
-    put_npz(import_path("2.npz"), 0, "instruction");
+    assert_int_equal(file_write(scratch_at("a.tfrecord"), records.text, records.length), 0);
+    put_npz(scratch_at("1.npz"), 2, "instruction");
+    put_npz(scratch_at("2.npz"), 0, "instruction");
     rlds.left_out = npz.left_out = note;
     rlds.arg = npz.arg = &said;
 
-    dir = import_into(import_path("from-rlds"), "rlds", scratch_dir, &rlds);
+    dir = import_into(scratch_at("from-rlds"), "rlds", scratch_dir, &rlds);
     assert_int_equal(dir->info.episodes, 1);
     assert_int_equal(dir->info.empty, 2);
     assert_non_null(strstr(said.text, "a.tfrecord: episode 0\n"));
@@ -287,13 +287,13 @@ static void without_steps_is_left_out_and_told(void **state)
     dataset_close(dir);
 
     strbuf_reset(&said);
-    dir = import_into(import_path("from-npz"), "npz", scratch_dir, &npz);
+    dir = import_into(scratch_at("from-npz"), "npz", scratch_dir, &npz);
     assert_int_equal(dir->info.episodes, 1);
     assert_int_equal(dir->info.empty, 1);
     assert_int_equal(strcmp(said.text + said.length - strlen("/2.npz\n"), "/2.npz\n"), 0);
     dataset_close(dir);
 
-    import_refused("npz", import_path("2.npz"), NULL,
+    import_refused("npz", scratch_at("2.npz"), NULL,
                    "of 1 episodes none is left: 0 did not succeed or did nothing, 1 have no steps");
     strbuf_release(&records);
     strbuf_release(&said);
@@ -306,8 +306,8 @@ static void instruction_of_another_field(void **state)
 
     (void)state;
     put_record(&records, 2, "steps/observation/natural_language_instruction");
-    assert_int_equal(file_write(import_path("a.tfrecord"), records.text, records.length), 0);
-    put_npz(import_path("1.npz"), 2, "natural_language_instruction");
+    assert_int_equal(file_write(scratch_at("a.tfrecord"), records.text, records.length), 0);
+    put_npz(scratch_at("1.npz"), 2, "natural_language_instruction");
     import_refused("rlds", scratch_dir, NULL,
                    "episode 0: no feature language_instruction (--images, --action, --state, --instruction name");
     for (int i = 0; i < 2; i++) {
@@ -317,7 +317,7 @@ static void instruction_of_another_field(void **state)
 
         o = import_options_of(format);
         o.source.instruction = "natural_language_instruction";
-        dir = import_into(import_path(i ? "from-npz" : "from-rlds"), format, scratch_dir, &o);
+        dir = import_into(scratch_at(i ? "from-npz" : "from-rlds"), format, scratch_dir, &o);
         assert_int_equal(dataset_get(dir, 0, &t, NULL, NULL, NULL), 0);
         assert_string_equal(t->instruction, "go there");
         gantry__trajectory__free_unpacked(t, NULL);

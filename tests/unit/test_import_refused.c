@@ -19,7 +19,7 @@
 
 static void damaged_records_are_named(void **state)
 {
-    const char *path = import_path("bad.tfrecord");
+    const char *path = scratch_at("bad.tfrecord");
     char *bytes;
     size_t n;
     struct import_options o = import_options_of("rlds");
@@ -48,7 +48,7 @@ static void damaged_records_are_named(void **state)
 
 static void damaged_hdf5_is_named(void **state)
 {
-    const char *path = import_path("bad.hdf5");
+    const char *path = scratch_at("bad.hdf5");
     char *bytes;
     size_t n;
     struct import_options o = import_options_of("libero-hdf5");
@@ -75,7 +75,7 @@ static void text_cut_inside_a_character(void **state)
     struct npz npz;
 
     (void)state;
-    assert_int_equal(npz_create(import_path("cut.npz"), &npz, &error), 0);
+    assert_int_equal(npz_create(scratch_at("cut.npz"), &npz, &error), 0);
     for (const char *const *text = (const char *const[]) {"ab\xc3", "ab\xe2\x82", "ab\xf0", NULL}; *text; text++) {
         char *copy = strdup(*text);
 
@@ -90,7 +90,7 @@ static void wrong_arrays_are_named(void **state)
 {
     static const float action[2][7] = {{.1f}, {NAN}};
     static const uint8_t image[3 * 16 * 16 * 3];
-    const char *path = import_path("wrong.npz");
+    const char *path = scratch_at("wrong.npz");
     struct error error = {0};
     struct npz npz;
 
@@ -107,7 +107,7 @@ static void wrong_arrays_are_named(void **state)
                 : i == 1 ? "wrong.npz: image: expected u8 of shape [2,height,width,3]"
                          : "wrong.npz: action of step 1: number 0 is nan");
     }
-    import_refused("npz", import_path("nothing"), NULL, "No such file");
+    import_refused("npz", scratch_at("nothing"), NULL, "No such file");
     import_refused("parquet", IMPORT_SET, &(struct import_options){.format = "parquet", .chain = "render", .name = "x"},
             "there is no format 'parquet'");
 }
@@ -123,7 +123,7 @@ static void more_numbers_than_a_policy_has(void **state)
     };
     static const float numbers[2 * 64] = {.5f, .25f};
     static const uint8_t image[2 * IMPORT_PICTURE];
-    const char *path = import_path("wide.npz");
+    const char *path = scratch_at("wide.npz");
     struct error error = {0};
     struct npz npz;
 
@@ -140,7 +140,7 @@ static void more_numbers_than_a_policy_has(void **state)
         if (cases[i].said)
             import_refused("npz", path, NULL, cases[i].said);
         else
-            dataset_close(import_into(import_path("as-wide-as-may-be"), "npz", path, NULL));
+            dataset_close(import_into(scratch_at("as-wide-as-may-be"), "npz", path, NULL));
     }
 }
 
