@@ -77,6 +77,15 @@ static int collect(struct ledger *ledger, sqlite3_stmt *s, size_t size, int (*fi
     return 0;
 }
 
+static int collect_all(struct ledger *ledger, const char *query, size_t size, int (*fill)(sqlite3_stmt *, void *), void **ret,
+                       size_t *ret_n)
+{
+    sqlite3_stmt *s;
+    int r = sql_query(ledger, &s, query, "");
+
+    return r < 0 ? r : collect(ledger, s, size, fill, ret, ret_n);
+}
+
 static uint64_t u64(sqlite3_stmt *s, int column) { return (uint64_t)sqlite3_column_int64(s, column); }
 static uint32_t u32(sqlite3_stmt *s, int column) { return (uint32_t)sqlite3_column_int64(s, column); }
 
@@ -98,10 +107,7 @@ static int fill_stage(sqlite3_stmt *s, void *row)
 
 int ledger_stages(struct ledger *ledger, struct ledger_stage **ret, size_t *ret_n)
 {
-    sqlite3_stmt *s;
-    int r = sql_query(ledger, &s, "SELECT * FROM stages ORDER BY stage", "");
-
-    return r < 0 ? r : collect(ledger, s, sizeof **ret, fill_stage, (void **)ret, ret_n);
+    return collect_all(ledger, "SELECT * FROM stages ORDER BY stage", sizeof **ret, fill_stage, (void **)ret, ret_n);
 }
 
 static int fill_iteration(sqlite3_stmt *s, void *row)
@@ -125,10 +131,8 @@ static int fill_iteration(sqlite3_stmt *s, void *row)
 
 int ledger_iterations(struct ledger *ledger, struct ledger_iteration **ret, size_t *ret_n)
 {
-    sqlite3_stmt *s;
-    int r = sql_query(ledger, &s, "SELECT * FROM iterations ORDER BY stage, iteration", "");
-
-    return r < 0 ? r : collect(ledger, s, sizeof **ret, fill_iteration, (void **)ret, ret_n);
+    return collect_all(ledger, "SELECT * FROM iterations ORDER BY stage, iteration", sizeof **ret, fill_iteration, (void **)ret,
+                       ret_n);
 }
 
 static int fill_episode(sqlite3_stmt *s, void *row)
@@ -202,10 +206,7 @@ static int fill_version(sqlite3_stmt *s, void *row)
 
 int ledger_versions(struct ledger *ledger, struct ledger_version **ret, size_t *ret_n)
 {
-    sqlite3_stmt *s;
-    int r = sql_query(ledger, &s, "SELECT * FROM versions ORDER BY kind, number", "");
-
-    return r < 0 ? r : collect(ledger, s, sizeof **ret, fill_version, (void **)ret, ret_n);
+    return collect_all(ledger, "SELECT * FROM versions ORDER BY kind, number", sizeof **ret, fill_version, (void **)ret, ret_n);
 }
 
 void ledger_versions_free(struct ledger_version *versions, size_t n)

@@ -50,12 +50,15 @@ int ledger_add_episode(struct ledger *ledger, const struct ledger_episode *e)
     return r;
 }
 
-static int current(struct ledger *ledger, uint64_t episode, enum episode_state *ret_state, uint8_t ret_digest[SHA256_SIZE])
+/* How far the episode is that is to be changed. */
+static int begin_change(struct ledger *ledger, uint64_t episode, enum episode_state *ret_state, uint8_t ret_digest[SHA256_SIZE])
 {
     sqlite3_stmt *s;
     char name[16];
-    int r = sql_query(ledger, &s, "SELECT state, digest FROM episodes WHERE episode = ?", "i", episode);
+    int r = ledger_may_write(ledger);
 
+    if (r == 0)
+        r = sql_query(ledger, &s, "SELECT state, digest FROM episodes WHERE episode = ?", "i", episode);
     if (r < 0)
         return r;
     r = sql_next(ledger, s);
@@ -74,10 +77,8 @@ int ledger_episode_journaled(struct ledger *ledger, const struct ledger_episode 
     uint8_t digest[SHA256_SIZE];
     char hex[SHA256_HEX];
     enum episode_state state;
-    int r = ledger_may_write(ledger);
+    int r = begin_change(ledger, e->episode, &state, digest);
 
-    if (r == 0)
-        r = current(ledger, e->episode, &state, digest);
     if (r < 0)
         return r;
     if (state != EPISODE_OPEN)
@@ -97,10 +98,8 @@ int ledger_episode_ended(struct ledger *ledger, uint64_t episode, enum episode_s
 {
     uint8_t digest[SHA256_SIZE];
     enum episode_state state;
-    int r = ledger_may_write(ledger);
+    int r = begin_change(ledger, episode, &state, digest);
 
-    if (r == 0)
-        r = current(ledger, episode, &state, digest);
     if (r < 0)
         return r;
     if (!episode_state_is_end(end))
@@ -127,10 +126,8 @@ int ledger_episode_reopened(struct ledger *ledger, uint64_t episode, const char 
 {
     uint8_t digest[SHA256_SIZE];
     enum episode_state state;
-    int r = ledger_may_write(ledger);
+    int r = begin_change(ledger, episode, &state, digest);
 
-    if (r == 0)
-        r = current(ledger, episode, &state, digest);
     if (r < 0)
         return r;
     if (state != EPISODE_JOURNALED)

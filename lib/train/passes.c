@@ -88,25 +88,29 @@ struct reward_call {
     float *progress;
 };
 
+/* (n, 1) logits as shares. */
+static int keep_progress(struct tape *tape, struct tensor *logit, float *progress, int n)
+{
+    const float *values = tape_values(tape, logit);
+
+    if (!values)
+        return tape->error;
+    for (int i = 0; i < n; i++)
+        progress[i] = (float)(1 / (1 + exp(-(double)values[i])));
+    return 0;
+}
+
 /* The same of a reward model of its own backbone. */
 static int backbone_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
 {
     struct reward_call *call = arg;
     _cleanup_(reward_items_release) struct reward_items items = {0};
-    const float *values;
     struct tensor *logit;
     int n = last - first, r = reward_items_make(call->data, call->frames + first, n, call->blank, &items);
 
     if (r >= 0)
         r = reward_items_logits(call->data->reward, tape, items.items, n, &logit);
-    if (r < 0)
-        return r;
-    values = tape_values(tape, logit);
-    if (!values)
-        return tape->error;
-    for (int i = 0; i < n; i++)
-        call->progress[first + i] = (float)(1 / (1 + exp(-(double)values[i])));
-    return 0;
+    return r < 0 ? r : keep_progress(tape, logit, call->progress + first, n);
 }
 
 static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
@@ -116,7 +120,6 @@ static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int la
     struct openvla_item items[PASS_CHUNK] = {0};
     struct openvla_pass pass;
     struct tensor *logit;
-    const float *values;
     int r;
 
     for (int i = 0; i < n; i++)
@@ -127,12 +130,7 @@ static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int la
     logit = openvla_reward(call->model, tape, gather_action_rows(tape, &pass, n, 1));
     if (!logit)
         return tape->error ? tape->error : -ENOMEM;
-    values = tape_values(tape, logit);
-    if (!values)
-        return tape->error;
-    for (int i = 0; i < n; i++)
-        call->progress[first + i] = (float)(1 / (1 + exp(-(double)values[i])));
-    return 0;
+    return keep_progress(tape, logit, call->progress + first, n);
 }
 
 int pass_reward(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *frames,

@@ -331,20 +331,27 @@ void dataset_sort(struct dataset *data)
 
 /* ---- reading ------------------------------------------------------------------------------------- */
 
+static int make_refs(int64_t n, struct step_ref **ret)
+{
+    struct step_ref *refs = n > INT32_MAX / 2 ? NULL : malloc((size_t)MAX(n, 1) * sizeof *refs);
+
+    if (!refs)
+        return n > INT32_MAX / 2 ? -EFBIG : -ENOMEM;
+    *ret = refs;
+    return 0;
+}
+
 int dataset_steps(const struct dataset *data, bool (*want)(const struct train_episode *episode, const void *arg), const void *arg,
                   struct step_ref **ret, int *ret_n)
 {
     struct step_ref *steps;
     int64_t total = 0;
-    int n = 0;
+    int n = 0, r;
 
     for (int i = 0; i < data->n; i++)
         total += data->list[i].steps;
-    if (total > INT32_MAX / 2)
-        return -EFBIG;
-    steps = malloc((size_t)MAX(total, 1) * sizeof *steps);
-    if (!steps)
-        return -ENOMEM;
+    if ((r = make_refs(total, &steps)) < 0)
+        return r;
     for (int i = 0; i < data->n; i++)
         for (int k = 0; k + 1 < dataset_observed_count(&data->list[i]) && (!want || want(&data->list[i], arg)); k++)
             steps[n++] = (struct step_ref) {i, dataset_observed(&data->list[i], k)};
@@ -362,15 +369,12 @@ int dataset_decisions(const struct dataset *data, struct step_ref **ret, int *re
 {
     struct step_ref *steps;
     int64_t total = 0;
-    int n = 0;
+    int n = 0, r;
 
     for (int i = 0; i < data->n; i++)
         total += dataset_decision_count(&data->list[i]);
-    if (total > INT32_MAX / 2)
-        return -EFBIG;
-    steps = malloc((size_t)MAX(total, 1) * sizeof *steps);
-    if (!steps)
-        return -ENOMEM;
+    if ((r = make_refs(total, &steps)) < 0)
+        return r;
     for (int i = 0; i < data->n; i++)
         for (int k = 0; k < dataset_decision_count(&data->list[i]); k++)
             steps[n++] = (struct step_ref) {i, data->list[i].turns ? data->list[i].turns[k] : k};

@@ -10,23 +10,9 @@
 #include "base/atomic_file.h"
 #include "base/sha256.h"
 #include "image/augment.h"
+#include "image/formula.h"
 #include "image/prepare.h"
 #include "tests/harness/scratch.h"
-
-/* A picture with smooth and noisy parts, the same in every language: 32-bit arithmetic only. */
-static void formula_picture(int height, int width, uint8_t *rgb)
-{
-    for (uint32_t y = 0; y < (uint32_t)height; y++)
-        for (uint32_t x = 0; x < (uint32_t)width; x++)
-            for (uint32_t c = 0; c < 3; c++) {
-                uint32_t k = x * 374761393 + y * 668265263 + c * 2246822519, t = (x * (3 + c) + y * (5 - c)) % 511;
-
-                k = (k ^ k >> 13) * 1274126177;
-                k ^= k >> 16;
-                t = t > 255 ? 510 - t : t;
-                rgb[(y * (uint32_t)width + x) * 3 + c] = (uint8_t)(((x >> 4) + (y >> 4) + c) & 3 ? t : k & 255);
-            }
-}
 
 static void test_resize_equals_pillow(void **state)
 {
@@ -51,7 +37,7 @@ static void test_resize_equals_pillow(void **state)
         uint8_t digest[SHA256_SIZE];
         char hex[SHA256_HEX];
 
-        formula_picture(cases[i].height, cases[i].width, in);
+        image_formula(cases[i].height, cases[i].width, in);
         sha256_of(in, (size_t)(cases[i].width * cases[i].height * 3), digest);
         sha256_hex(digest, hex);
         assert_string_equal(hex, cases[i].in);
@@ -68,7 +54,7 @@ static void test_same_size_is_a_copy(void **state)
     uint8_t in[5 * 7 * 3], out[sizeof(in)] = {0};
 
     (void)state;
-    formula_picture(5, 7, in);
+    image_formula(5, 7, in);
     assert_int_equal(image_resize_bicubic(in, 5, 7, 5, 7, out), 0);
     assert_memory_equal(in, out, sizeof(in));
     assert_int_equal(image_resize_bicubic(in, 0, 7, 5, 7, out), -EINVAL);
@@ -84,7 +70,7 @@ static void test_png_round_trip(void **state)
     (void)state;
     scratch_new(dir);
     snprintf(path, sizeof path, "%s/picture.png", dir);
-    formula_picture(9, 13, rgb);
+    image_formula(9, 13, rgb);
     assert_int_equal(image_write_png(path, rgb, 9, 13), 0);
     if (image_read(path, &image, &error) < 0)
         fail_msg("%s", error.text);
@@ -110,7 +96,7 @@ static void test_decode_refuses(void **state)
     struct image image = {0};
 
     (void)state;
-    formula_picture(9, 13, rgb);
+    image_formula(9, 13, rgb);
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
         uint32_t side[2] = {sizes[i].width, sizes[i].height}, crc = 0xffffffff;
         _cleanup_free_ uint8_t *bytes = NULL;
@@ -142,7 +128,7 @@ static void test_decode_jpeg_cut_short(void **state)
     size_t n;
 
     (void)state;
-    formula_picture(40, 24, rgb);
+    image_formula(40, 24, rgb);
     assert_int_equal(image_encode_jpeg(rgb, 40, 24, 95, &bytes, &n), 0);
     assert_int_equal(image_decode(bytes, n, "p.jpg", &image, &error), 0);
     assert_int_equal(image.height * image.width, 40 * 24);
@@ -163,7 +149,7 @@ static void test_strategies(void **state)
     uint8_t in[8 * 17 * 3], out[8 * 8 * 3], direct[8 * 8 * 3], black[3] = {0, 0, 0};
 
     (void)state;
-    formula_picture(8, 17, in);
+    image_formula(8, 17, in);
     assert_int_equal(image_prepare(in, 8, 17, &how, out), 0);
     assert_int_equal(image_resize_bicubic(in, 8, 17, 8, 8, direct), 0);
     assert_memory_equal(out, direct, sizeof(out));
@@ -224,7 +210,7 @@ static void test_augment(void **state)
     struct philox first = philox_at(7, PHILOX_TEST, 1, 0, 0), again = first, other = philox_at(7, PHILOX_TEST, 2, 0, 0);
 
     (void)state;
-    formula_picture(H, W, in);
+    image_formula(H, W, in);
     assert_int_equal(augment_picture(&augment_openvla, &first, in, H, W, a), 0);
     assert_int_equal(augment_picture(&augment_openvla, &again, in, H, W, b), 0);
     assert_memory_equal(a, b, N);

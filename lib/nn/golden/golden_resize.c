@@ -6,23 +6,9 @@
 
 #include "base/sha256.h"
 #include "base/strbuf.h"
+#include "image/formula.h"
 #include "image/image.h"
 #include "nn/golden/golden_internal.h"
-
-/* 32-bit arithmetic only, the same in every language (README of the goldens): smooth slopes and noise in a chequered pattern. */
-static void formula_picture(int height, int width, uint8_t *rgb)
-{
-    for (uint32_t y = 0; y < (uint32_t)height; y++)
-        for (uint32_t x = 0; x < (uint32_t)width; x++)
-            for (uint32_t c = 0; c < 3; c++) {
-                uint32_t k = x * 374761393 + y * 668265263 + c * 2246822519, t = (x * (3 + c) + y * (5 - c)) % 511;
-
-                k = (k ^ k >> 13) * 1274126177;
-                k ^= k >> 16;
-                t = t > 255 ? 510 - t : t;
-                *rgb++ = (uint8_t)(((x >> 4) + (y >> 4) + c) & 3 ? t : k & 255);
-            }
-}
 
 static int check_one(struct golden *g, const char *name, const json_t *entry)
 {
@@ -45,7 +31,7 @@ static int check_one(struct golden *g, const char *name, const json_t *entry)
     out = input ? NULL : malloc((size_t)out_width * (size_t)out_height * 3);
     if (!in || (!input && !out))
         return error_set(g->error, ENOMEM, "out of memory");
-    formula_picture(height, width, in);
+    image_formula(height, width, in);
     if (want) {
         sha256_of(in, (size_t)width * (size_t)height * 3, digest);
         sha256_hex(digest, hex);

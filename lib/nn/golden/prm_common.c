@@ -15,8 +15,7 @@ static int integer(const json_t *object, const char *key)
 static int check_smart_resize(struct prm_check *p)
 {
     _cleanup_json_ json_t *rows = prm_json(p, "common/smart_resize.json");
-    char first[128] = "";
-    int wrong = 0;
+    struct prm_tally tally = {0};
     size_t at;
     json_t *row;
 
@@ -32,10 +31,9 @@ static int check_smart_resize(struct prm_check *p)
         bool refused = json_is_string(result) || want_h == 0 || want_w == 0;    /* a side of 0 is refused, too */
 
         if (refused ? r >= 0 : r < 0 || h != want_h || w != want_w)
-            if (wrong++ == 0)
-                snprintf(first, sizeof(first), "%d x %d became %d x %d", height, width, h, w);
+            prm_wrong(&tally, "%d x %d became %d x %d", height, width, h, w);
     }
-    prm_count(p, "common/smart_resize", (int)json_array_size(rows), wrong, first);
+    prm_count_tally(p, "common/smart_resize", (int)json_array_size(rows), &tally);
     return 0;
 }
 
@@ -43,8 +41,7 @@ static int check_kept_frames(struct prm_check *p)
 {
     _cleanup_json_ json_t *root = prm_json(p, "common/pseudo_labels.json");
     const json_t *rows = json_object_get(root, "kept_frames");
-    char first[128] = "";
-    int wrong = 0;
+    struct prm_tally tally = {0};
     size_t at;
     json_t *row;
 
@@ -54,19 +51,15 @@ static int check_kept_frames(struct prm_check *p)
         const json_t *want = json_object_get(row, "frames");
         int k = integer(row, "k"), n;
         _cleanup_free_ int *frames = calloc((size_t)k + 1, sizeof(*frames));
-        bool same;
 
         if (!frames)
             return error_set(p->error, ENOMEM, "out of memory");
         n = qwen_vl_kept_frames(integer(row, "t"), k, integer(row, "stride"), json_is_true(json_object_get(row, "keep_first")),
                                 frames);
-        same = n == (int)json_array_size(want);
-        for (int i = 0; same && i < n; i++)
-            same = frames[i] == json_integer_value(json_array_get(want, (size_t)i));
-        if (!same && wrong++ == 0)
-            snprintf(first, sizeof(first), "t = %d, k = %d", integer(row, "t"), k);
+        if (!prm_same_integers(want, frames, n))
+            prm_wrong(&tally, "t = %d, k = %d", integer(row, "t"), k);
     }
-    prm_count(p, "common/kept_frames", (int)json_array_size(rows), wrong, first);
+    prm_count_tally(p, "common/kept_frames", (int)json_array_size(rows), &tally);
     return 0;
 }
 
@@ -103,8 +96,9 @@ static int check_pictures(struct prm_check *p)
 {
     int64_t low = json_integer_value(json_object_get(p->manifest, "min_pixels"));
     int64_t high = json_integer_value(json_object_get(p->manifest, "max_pixels"));
-    char key[32], first[64] = "";
-    int wrong = 0, n = 0;
+    struct prm_tally tally = {0};
+    char key[32];
+    int n = 0;
 
     p->pictures = prm_open(p, "common/images.safetensors");
     if (!p->pictures)
@@ -119,11 +113,11 @@ static int check_pictures(struct prm_check *p)
     p->n_pictures = n;
     for (int i = 0; i < n; i++) {
         snprintf(key, sizeof(key), "%02d", i);
-        if (!resize_one(p->pictures, key, low, high, &p->picture[i], &p->resized[i]) && wrong++ == 0)
-            snprintf(first, sizeof(first), "picture %d", i);
+        if (!resize_one(p->pictures, key, low, high, &p->picture[i], &p->resized[i]))
+            prm_wrong(&tally, "picture %d", i);
     }
-    prm_count(p, "common/images: smart_resize and bicubic", n, wrong, first);
-    return wrong ? error_set(p->error, EINVAL, "common/images.safetensors: without its pictures nothing can follow") : 0;
+    prm_count_tally(p, "common/images: smart_resize and bicubic", n, &tally);
+    return tally.wrong ? error_set(p->error, EINVAL, "common/images.safetensors: without its pictures nothing can follow") : 0;
 }
 
 static int check_more_pictures(struct prm_check *p)
@@ -132,8 +126,8 @@ static int check_more_pictures(struct prm_check *p)
     const char *note = json_string_value(json_object_get(
         json_object_get(json_object_get(p->manifest, "files"), "common/resize_extra.safetensors"), "note"));
     long long low = 0, high = 0;
-    char first[64] = "";
-    int wrong = 0, n = 0;
+    struct prm_tally tally = {0};
+    int n = 0;
 
     if (!file)
         return -EINVAL;
@@ -147,10 +141,10 @@ static int check_more_pictures(struct prm_check *p)
         if (strncmp(file->list[i].name, "source.", 7))
             continue;
         n++;
-        if (!resize_one(file, file->list[i].name + 7, low, high, &picture, &rgb) && wrong++ == 0)
-            snprintf(first, sizeof(first), "%s", file->list[i].name);
+        if (!resize_one(file, file->list[i].name + 7, low, high, &picture, &rgb))
+            prm_wrong(&tally, "%s", file->list[i].name);
     }
-    prm_count(p, "common/resize_extra", n, wrong, first);
+    prm_count_tally(p, "common/resize_extra", n, &tally);
     return 0;
 }
 
@@ -166,8 +160,7 @@ static bool same_nfc(const struct strbuf *a, const struct strbuf *b)
 /* Rows of characters; the first `left` of a row and the rest are the same text to NFC. */
 static void check_nfc(struct prm_check *p, const json_t *rows, size_t left, const char *name)
 {
-    char first[64] = "";
-    int wrong = 0;
+    struct prm_tally tally = {0};
     size_t at;
     json_t *row;
 
@@ -176,10 +169,10 @@ static void check_nfc(struct prm_check *p, const json_t *rows, size_t left, cons
 
         for (size_t i = 0; i < json_array_size(row); i++)
             utf8_write(i < left ? &a : &b, (uint32_t)json_integer_value(json_array_get(row, i)));
-        if (!same_nfc(&a, &b) && wrong++ == 0)
-            snprintf(first, sizeof(first), "U+%04X", (unsigned)json_integer_value(json_array_get(row, 0)));
+        if (!same_nfc(&a, &b))
+            prm_wrong(&tally, "U+%04X", (unsigned)json_integer_value(json_array_get(row, 0)));
     }
-    prm_count(p, name, (int)json_array_size(rows), wrong, first);
+    prm_count_tally(p, name, (int)json_array_size(rows), &tally);
 }
 
 static int check_unicode(struct prm_check *p)

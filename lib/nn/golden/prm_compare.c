@@ -1,6 +1,7 @@
 /* prm_compare.c - one line for each tensor: shape, largest absolute and relative error, tolerance, PASS or FAIL. */
 #include <errno.h>
 #include <math.h>
+#include <stdarg.h>
 #include <string.h>
 
 #include "base/strbuf.h"
@@ -118,22 +119,47 @@ void prm_count(struct prm_check *p, const char *name, int count, int wrong_ones,
         fprintf(p->out, "    the first of %d: %s\n", wrong_ones, first_wrong);
 }
 
+void prm_wrong(struct prm_tally *tally, const char *format, ...)
+{
+    va_list args;
+
+    if (tally->wrong++)
+        return;
+    va_start(args, format);
+    vsnprintf(tally->first, sizeof tally->first, format, args);
+    va_end(args);
+}
+
+void prm_count_tally(struct prm_check *p, const char *name, int count, const struct prm_tally *tally)
+{
+    prm_count(p, name, count, tally->wrong, tally->first);
+}
+
+bool prm_same_integers(const json_t *want, const int *x, int n)
+{
+    bool same = n == (int)json_array_size(want);
+
+    for (int i = 0; same && i < n; i++)
+        same = x[i] == json_integer_value(json_array_get(want, (size_t)i));
+    return same;
+}
+
 void prm_expect_all(struct prm_check *p, const char *file)
 {
     const json_t *tensors = json_object_get(json_object_get(json_object_get(p->manifest, "files"), file), "tensors");
-    char first[128] = "", key[4096], name[128];
-    int missed = 0;
+    struct prm_tally missed = {0};
+    char key[4096], name[128];
     const char *tensor;
     json_t *entry;
 
     json_object_foreach((json_t *)(uintptr_t)tensors, tensor, entry) {
         snprintf(key, sizeof(key), "%s/%s: %s", p->dir, file, tensor);
-        if (!json_object_get(p->seen, key) && missed++ == 0)
-            snprintf(first, sizeof(first), "%s", tensor);
+        if (!json_object_get(p->seen, key))
+            prm_wrong(&missed, "%s", tensor);
     }
     snprintf(name, sizeof(name), "%s: every tensor compared", strrchr(file, '/') ? strrchr(file, '/') + 1 : file);
     if (tensors)
-        prm_count(p, name, (int)json_object_size(tensors), missed, first);
+        prm_count_tally(p, name, (int)json_object_size(tensors), &missed);
 }
 
 void prm_skip(struct prm_check *p, const char *name, const char *reason)

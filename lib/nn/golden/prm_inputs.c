@@ -8,20 +8,10 @@
 #include "nn/golden/prm_internal.h"
 #include "nn/tokenizer.h"
 
-static bool same_ids(const json_t *want, const int32_t *ids, int n)
-{
-    bool same = n == (int)json_array_size(want);
-
-    for (int i = 0; same && i < n; i++)
-        same = ids[i] == json_integer_value(json_array_get(want, (size_t)i));
-    return same;
-}
-
 static int check_tokenizer(struct prm_check *p, const char *path)
 {
     _cleanup_json_ json_t *list = prm_json(p, path);
-    char first[128] = "";
-    int wrong = 0;
+    struct prm_tally tally = {0};
     size_t at;
     json_t *entry;
 
@@ -36,13 +26,12 @@ static int check_tokenizer(struct prm_check *p, const char *path)
 
         if (r >= 0)
             r = tokenizer_decode(p->model->tokenizer, ids, n, false, &back, &length);
-        if (r >= 0 && same_ids(json_object_get(entry, "ids"), ids, n) && length == json_string_length(decoded) &&
+        if (r >= 0 && prm_same_integers(json_object_get(entry, "ids"), ids, n) && length == json_string_length(decoded) &&
             !memcmp(back, json_string_value(decoded), length))
             continue;
-        if (wrong++ == 0)
-            snprintf(first, sizeof(first), "string %zu: %.60s", at, json_string_value(text));
+        prm_wrong(&tally, "string %zu: %.60s", at, json_string_value(text));
     }
-    prm_count(p, "tokenizer: ids and back", (int)json_array_size(list), wrong, first);
+    prm_count_tally(p, "tokenizer: ids and back", (int)json_array_size(list), &tally);
     return 0;
 }
 
@@ -124,8 +113,9 @@ static int make_item(struct prm_check *p, const json_t *prompt, int i, bool *ret
 
 static int check_prompts(struct prm_check *p)
 {
-    char path[512], first[32] = "";
-    int wrong = 0, r;
+    struct prm_tally tally = {0};
+    char path[512];
+    int r;
 
     snprintf(path, sizeof(path), "%s/prompts.json", p->name);
     p->prompts = prm_json(p, path);
@@ -145,10 +135,10 @@ static int check_prompts(struct prm_check *p)
         r = make_item(p, prompt, i, &same);
         if (r < 0)
             return r;
-        if (!same && wrong++ == 0)
-            snprintf(first, sizeof(first), "prompt %d", i);
+        if (!same)
+            prm_wrong(&tally, "prompt %d", i);
     }
-    prm_count(p, "prompts: frames, text, pictures, tokens", p->n, wrong, first);
+    prm_count_tally(p, "prompts: frames, text, pictures, tokens", p->n, &tally);
     return p->n ? 0 : error_set(p->error, EINVAL, "%s: no prompts", path);
 }
 

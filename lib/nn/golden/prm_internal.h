@@ -41,6 +41,11 @@ void prm_values(struct prm_check *p, const char *name, const double *x, const do
                 double limit);
 /* Things that are right or wrong: so many of them, the first wrong one. */
 void prm_count(struct prm_check *p, const char *name, int count, int wrong, const char *first_wrong);
+struct prm_tally { int wrong; char first[128]; };
+_printf_(2, 3) void prm_wrong(struct prm_tally *tally, const char *format, ...);       /* one more: which it is */
+void prm_count_tally(struct prm_check *p, const char *name, int count, const struct prm_tally *tally);
+/* A list of whole numbers. */
+bool prm_same_integers(const json_t *want, const int *x, int n);
 /* This tensor is compared in a way of its own. */
 void prm_note(struct prm_check *p, const struct safetensors *file, const char *name);
 /* Tensors that the manifest lists for FILE and nothing compared: one FAIL. */

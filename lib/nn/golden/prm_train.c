@@ -188,8 +188,8 @@ static int compare_params(struct training *t, const char *prefix, bool gradients
 /* Sums of the parameters after training, where the set keeps no more of them. */
 static void compare_norms(struct training *t, const json_t *norms)
 {
-    char first[128] = "";
-    int wrong = 0, n = 0;
+    struct prm_tally tally = {0};
+    int n = 0;
 
     for (int i = 0; i < t->p->model->params.count; i++) {
         const struct param *param = t->p->model->params.list[i];
@@ -199,11 +199,11 @@ static void compare_norms(struct training *t, const json_t *norms)
         for (int64_t k = 0; want && k < param->numel; k++)
             square += (double)param->value[k] * (double)param->value[k];
         n += want != NULL;
-        if (want && !(fabs(sqrt(square) / json_number_value(want) - 1) <= 1e-4) && wrong++ == 0)
-            snprintf(first, sizeof(first), "%s", param->name);
+        if (want && !(fabs(sqrt(square) / json_number_value(want) - 1) <= 1e-4))
+            prm_wrong(&tally, "%s", param->name);
     }
     if (n)
-        prm_count(t->p, "train full: norms of the parameters after three steps", n, wrong, first);
+        prm_count_tally(t->p, "train full: norms of the parameters after three steps", n, &tally);
 }
 
 /* All gradients one behind the other, as a direction: bf16 is held to that. */
