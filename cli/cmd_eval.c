@@ -349,14 +349,9 @@ static int say_result(const struct command *c, const struct eval *eval, const st
 /* Could `path` be written? Asked before hours are spent on what goes into it. */
 static int check_writable(const char *option, const char *path, struct error *error)
 {
-    _cleanup_free_ char *copy = path ? strdup(path) : NULL;
-    char *slash = copy ? strrchr(copy, '/') : NULL;
+    int r = path ? atomic_file_may_write_through(path) : 0;
 
-    if (slash)
-        slash[slash == copy] = '\0';
-    if (path && access(slash ? copy : ".", W_OK) < 0)
-        return error_set(error, errno, "--%s %s: cannot be written: %s", option, path, strerror(errno));
-    return 0;
+    return r < 0 ? error_set(error, -r, "--%s %s: cannot be written: %s", option, path, strerror(-r)) : 0;
 }
 
 /* All are checked before the first is played. */

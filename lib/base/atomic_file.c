@@ -98,17 +98,19 @@ static int name_of_open(int fd, char ret[PATH_MAX])
     return 0;
 }
 
-/* The kernel follows the links: it knows loops, and whose are not followed in /tmp. */
-int atomic_file_write_through(const char *path, const void *bytes, size_t n)
+/* What is to be replaced where a person says `path`. The kernel follows the links: it knows loops, and whose are not followed in
+ * /tmp. *ret_made: nothing was there, and there is an empty file now. */
+static int find_target(const char *path, char ret[PATH_MAX], bool *ret_made)
 {
     _cleanup_close_ int fd = -1;
-    char target[PATH_MAX] = "";
     bool made = false;
     struct stat st;
     int r;
 
-    if (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode) || cannot_be_replaced(path))
-        return atomic_file_write(path, bytes, n);
+    if (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode) || cannot_be_replaced(path)) {
+        *ret_made = false;
+        return snprintf(ret, PATH_MAX, "%s", path) < PATH_MAX ? 0 : -ENAMETOOLONG;
+    }
     fd = open(path, O_PATH | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) {            /* it dangles: made first, to learn its name */
         fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
@@ -116,12 +118,36 @@ int atomic_file_write_through(const char *path, const void *bytes, size_t n)
     }
     if (fd < 0)
         return -errno;
-    r = name_of_open(fd, target);
-    if (r == 0)
-        r = atomic_file_write(target, bytes, n);
-    if (r < 0 && made)
+    if ((r = name_of_open(fd, ret)) == 0)
+        *ret_made = made;
+    return r;
+}
+
+int atomic_file_write_through(const char *path, const void *bytes, size_t n)
+{
+    char target[PATH_MAX];
+    bool made;
+    int r = find_target(path, target, &made);
+
+    if (r == 0 && (r = atomic_file_write(target, bytes, n)) < 0 && made)
         (void)unlink(target);
     return r;
+}
+
+int atomic_file_may_write_through(const char *path)
+{
+    char target[PATH_MAX];
+    struct stat st;
+    bool made;
+    int r = *path ? find_target(path, target, &made) : -ENOENT;
+
+    if (r < 0)
+        return r;
+    if (made)
+        (void)unlink(target);
+    if (stat(target, &st) == 0 && S_ISDIR(st.st_mode))
+        return -EISDIR;
+    return access(cannot_be_replaced(target) ? target : dirname(target), W_OK) < 0 ? -errno : 0;
 }
 
 void file_send_off(int fd)

@@ -21,6 +21,8 @@ int atomic_file_write(const char *path, const void *bytes, size_t n);
 /* The same for a name that a person gave (-o FILE): a link stays, and the file that it leads to is replaced beside itself, or
  * made. -ELOOP: it leads nowhere. -EACCES: the kernel does not follow others' links here (fs.protected_symlinks). */
 int atomic_file_write_through(const char *path, const void *bytes, size_t n);
+/* Whether it can be, before hours are spent on what is to be in it. */
+int atomic_file_may_write_through(const char *path);
 
 /* Whole file into memory, a NUL behind it. Caller frees. -EFBIG: larger than `limit`. */
 int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n);

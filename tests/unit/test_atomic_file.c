@@ -281,6 +281,34 @@ static void test_a_link_that_cannot_be_followed(void **state)
     expect_entries(5);
 }
 
+/* What would fail when it is written is known before, and nothing is left of the question. */
+static void test_asked_before(void **state)
+{
+    static const struct { const char *name; int result; } cases[] = {
+        {"new", 0}, {"there", 0}, {"link", 0}, {"dangling", 0}, {"site", -EISDIR}, {"folder", -EISDIR}, {"nowhere/f", -ENOENT},
+        {"far", -ENOENT}, {"loop", -ELOOP},
+    };
+
+    (void)state;
+    assert_int_equal(file_write(scratch_at("there"), "old", 3), 0);
+    assert_int_equal(mkdir(scratch_at("site"), 0755), 0);
+    assert_int_equal(symlink("there", scratch_at("link")), 0);
+    assert_int_equal(symlink("site/f", scratch_at("dangling")), 0);
+    assert_int_equal(symlink("site", scratch_at("folder")), 0);
+    assert_int_equal(symlink("nowhere/f", scratch_at("far")), 0);
+    assert_int_equal(symlink("loop", scratch_at("loop")), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        int r = atomic_file_may_write_through(scratch_at(cases[i].name));
+
+        if (r != cases[i].result)
+            fail_msg("%s: %d, expected %d", cases[i].name, r, cases[i].result);
+    }
+    assert_int_equal(atomic_file_may_write_through("/dev/full"), 0);
+    assert_int_equal(atomic_file_may_write_through(""), -ENOENT);
+    expect_entries(7);
+    assert_int_equal(access(scratch_at("site/f"), F_OK), -1);
+}
+
 /* The old file is there still, and where there was none, there is none. */
 static void test_what_fails_behind_a_link(void **state)
 {
@@ -327,8 +355,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_a_pipe_stays_a_pipe), TEST(test_in_order), TEST(test_what_fails_leaves_what_was_there),
-        TEST(test_a_name_that_is_given), TEST(test_reading), TEST(test_a_directory), TEST(test_a_link_is_followed), TEST(test_a_link_that_cannot_be_followed),
-        TEST(test_what_fails_behind_a_link), TEST(test_an_open_file),
+        TEST(test_a_name_that_is_given), TEST(test_reading), TEST(test_a_directory), TEST(test_a_link_is_followed),
+        TEST(test_a_link_that_cannot_be_followed),
+        TEST(test_asked_before), TEST(test_what_fails_behind_a_link),
+        TEST(test_an_open_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
