@@ -170,7 +170,7 @@ static void leave_if_empty(struct edge *edge)
     if (!edge->draining || edge->leaving)
         return;
     lifecycle_status(edge->lifecycle, "draining: %u episodes in hand", busy);
-    if (busy > 0 || edge->alone)
+    if (busy > 0)
         return;
     edge->leaving = true;
     member_leave(edge->shared.member, "drained", EDGE_BYE_MS, on_left, edge);
@@ -186,7 +186,7 @@ static void on_give_back(void *arg)
         if (edge->giving_up || edge->slots[i].player.phase != PLAYER_DELIVERING)
             slot_give_up(&edge->slots[i], edge->giving_up ? "drain: no learner has taken it" : "drain");
     if (!edge->giving_up)
-        loop_timer_again(edge->give_back, EDGE_GIVE_UP_MS - EDGE_GIVE_BACK_MS, 0);
+        loop_timer_again(edge->give_back, edge->options.give_up_ms - edge->options.give_back_ms, 0);
     edge->giving_up = true;
     leave_if_empty(edge);
 }
@@ -199,7 +199,7 @@ void env_edge_drain(struct edge *edge, const char *reason)
     if (edge->alone)
         return_lease(edge, edge->alone->episode, edge->alone->fence, "drain");
     forget_alone(edge);
-    loop_timer_again(edge->give_back, EDGE_GIVE_BACK_MS, 0);
+    loop_timer_again(edge->give_back, edge->options.give_back_ms, 0);
     loop_timer_again(edge->tick, TICK_MS, TICK_MS);
     lifecycle_drain(edge->lifecycle, reason);
     leave_if_empty(edge);
@@ -446,6 +446,8 @@ int env_edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecyc
     if (options->slots < 1 || options->slots > EDGE_SLOTS_MAX)
         return error_set(error, EINVAL, "--slots %u: 1 to %d", options->slots, EDGE_SLOTS_MAX);
     edge->options = *options;
+    edge->options.give_back_ms = options->give_back_ms ? options->give_back_ms : EDGE_GIVE_BACK_MS;
+    edge->options.give_up_ms = MAX(options->give_up_ms ? options->give_up_ms : EDGE_GIVE_UP_MS, edge->options.give_back_ms);
     edge->lifecycle = lifecycle;
     edge->shared = (struct slot_shared) {
         .loop = loop, .wire = wire, .slots = options->slots, .on_free = on_slot_free, .arg = edge,

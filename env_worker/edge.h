@@ -4,7 +4,7 @@
  *   env_edge_free
  *
  * The coordinator is only needed for leases: while it is away the slots play on and deliver. Before the process leaves,
- * episodes in hand are finished; what is still played after GIVE_BACK_MS, and what no learner has taken by GIVE_UP_MS, is given
+ * episodes in hand are finished; what is still played after give_back_ms, and what no learner has taken by give_up_ms, is given
  * back: others play it again. Thread rule: the loop's thread. */
 #pragma once
 
@@ -18,6 +18,7 @@ struct env_edge_options {
     int device;                 /* of the renderer: as in sim_renderer_open */
     const char *simulator;      /* suite remote: instead of the run's suite.remote; NULL: as the run says */
     unsigned slots;
+    uint32_t give_back_ms, give_up_ms;  /* of a drain; 0: EDGE_GIVE_BACK_MS, EDGE_GIVE_UP_MS */
 };
 
 struct edge;

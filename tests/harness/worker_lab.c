@@ -25,8 +25,8 @@ static void on_hello(struct request *request)
     int i;
 
     snprintf(config, sizeof(config),
-             "run: {name: t, dir: t}\npolicy: {init: x}\nsuite: {%s, image: 32%s%s}\n",
-             lab.suite[0] ? lab.suite : "name: tabletop, tasks: [pick_up_object]",
+             "run: {name: t, dir: t}\npolicy: {init: x%s}\nsuite: {%s, image: 32%s%s}\n",
+             lab.policy ? lab.policy : "", lab.suite[0] ? lab.suite : "name: tabletop, tasks: [pick_up_object]",
              lab.chain ? ", chain: rot180+jpeg95+lanczos3, render: 64" : "", lab.state ? ", state: true" : "");
     for (i = ACTOR; i < ROLES; i++) {
         gantry__endpoint__init(&endpoints[i]);
@@ -39,11 +39,14 @@ static void on_hello(struct request *request)
     }
     lab.hellos++;
     lab.held = (unsigned)hello->n_leases;
+    lab.pushes_to = request->peer;
     assert_int_equal(hello->role, GANTRY__ROLE__ROLE_ENV_WORKER);
     body.member = 9;
     body.epoch = 1;
     body.run = RUN_ID;
-    body.seed = 5;
+    body.seed = lab.seed ? lab.seed : 5;
+    body.kept_leases = lab.kept;
+    body.n_kept_leases = lab.n_kept;
     body.heartbeat_ms = 50;
     body.config = config;
     body.run_dir = lab.dir;
@@ -58,16 +61,24 @@ static void on_heartbeat(struct request *request)
     Gantry__HeartbeatReply body = GANTRY__HEARTBEAT_REPLY__INIT;
 
     lab.held = (unsigned)heartbeat->n_leases;
-    if (heartbeat->n_leases)
-        lab.step = heartbeat->leases[0]->step, lab.played = heartbeat->leases[0]->played;
+    if (heartbeat->n_leases) {
+        const Gantry__HeldLease *first = heartbeat->leases[0];
+
+        lab.held_first = first->episode;
+        lab.waits = first->waits;
+        lab.step = first->step;
+        lab.played = first->played;
+    }
     lab.held_most = MAX(lab.held_most, lab.held);
-    body.known = 1;
+    body.known = !lab.forget;
+    body.drain = body.sent_away = lab.send_away;
     if (lab.revoke) {
         body.revoked = &lab.revoke;
         body.n_revoked = 1;
     }
     reply(request, &body.base);
     lab.revoke = 0;
+    lab.forget = false;
 }
 
 static void on_lease_request(struct request *request)
@@ -77,10 +88,13 @@ static void on_lease_request(struct request *request)
     Gantry__Lease *list[MANY];
 
     assert_int_equal(ask->member, 9);
+    if (lab.on_lease_request)
+        lab.on_lease_request();
     while (lab.granted < lab.n_leases && body.n_leases < ask->slots)
         list[body.n_leases++] = &lab.leases[lab.granted++];
     body.leases = list;
-    body.retry_ms = 20;
+    body.retry_ms = lab.retry_ms ? lab.retry_ms : 20;
+    body.drain = lab.drain;
     reply(request, &body.base);
 }
 
@@ -277,11 +291,14 @@ static void on_drain(const char *reason, void *arg _unused_)
     env_edge_drain(lab.edge, reason);
 }
 
-int worker_lab_start(void **state _unused_)
+int worker_lab_start(void **state _unused_) { return worker_lab_start_with(0, 0); }
+
+int worker_lab_start_with(uint32_t give_back_ms, uint32_t give_up_ms)
 {
     static const char *const names[ROLES] = { "coordinator", "actor", "prm", "learner" };
     struct lifecycle_options lifecycle = { .on_drain = on_drain };
-    struct env_edge_options options = { .join = lab.address[COORDINATOR], .build = "test", .device = -1, .slots = 3 };
+    struct env_edge_options options = { .join = lab.address[COORDINATOR], .build = "test", .device = -1, .slots = 3,
+                                        .give_back_ms = give_back_ms, .give_up_ms = give_up_ms };
     struct error error = {0};
     int i;
 

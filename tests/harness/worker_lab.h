@@ -50,8 +50,15 @@ extern struct worker_lab {
     struct delivered delivered[MANY];
     unsigned n_returned, n_delivered, hellos, byes, acts, scores;
     uint64_t revoke;            /* tell the worker that this lease has ended */
+    bool forget;                /* the next heartbeat is of nobody known: the worker says Hello again, and keeps the leases of: */
+    uint64_t kept[MANY]; size_t n_kept;
+    bool drain, send_away;      /* said with a grant, with a heartbeat's answer */
+    uint32_t retry_ms;          /* how soon to ask again; 0: 20 */
+    uint64_t pushes_to;         /* who has said Hello */
+    void (*on_lease_request)(void);
     unsigned held, held_most;   /* of the last heartbeat / Hello */
-    uint32_t step, played;      /* of the first lease in the last heartbeat that had one */
+    uint64_t held_first;        /* and its first lease */
+    bool waits; uint32_t step, played;  /* of the first lease in the last heartbeat that had one */
 
     /* how the servers behave */
     bool nan_action, mute_actor;
@@ -63,6 +70,8 @@ extern struct worker_lab {
     unsigned loading, internal; /* so many answers of this kind before good ones */
     unsigned mute_deliveries;
     /* before the worker says Hello: */
+    uint64_t seed;              /* 0: 5 */
+    const char *policy;         /* more of the run's policy: ", support: full"; NULL: nothing */
     bool state;                 /* observations carry the robot's own numbers */
     char suite[200];            /* name and tasks, as a run says it; "": tabletop */
     /* what an actor does instead of the above; and who looks at a delivery, whole */
@@ -72,6 +81,7 @@ extern struct worker_lab {
 
 /* cmocka's set-up and tear-down. */
 int worker_lab_start(void **state);
+int worker_lab_start_with(uint32_t give_back_ms, uint32_t give_up_ms);      /* of a drain */
 int worker_lab_stop(void **state);
 /* A server that was closed is there again. */
 void worker_lab_open(int role);

@@ -129,6 +129,7 @@ static void test_adopt(void **state)
     assert_int_equal(lease_adopt(t, 12, late, 2, 1, 0), -ESTALE);            /* granted anew in this epoch */
     assert_int_equal(lease_adopt(t, 12, lease.fence, 3, 1, 0), 0);           /* it says Hello again: still its own */
     assert_int_equal(lease_find(t, 12)->expires_ms, FIRST_MS);               /* which renews nothing */
+    assert_int_equal(lease_adopt(t, 12, lease.fence, 2, 1, 0), -ESTALE);     /* another says so */
     (void)lease_end(t, 12);
     assert_int_equal(lease_adopt(t, 12, lease.fence, 3, 1, 0), -ESTALE);     /* ended in this epoch: it stays ended */
 }
@@ -196,6 +197,8 @@ static void test_many(void **state)
     /* not in a row: the index would spread those evenly */
     for (uint64_t i = 0; i < MANY; i++)
         assert_int_equal(lease_grant(t, scattered(i), (uint32_t)(i % 7), false, 0, &lease), 0);
+    for (uint64_t i = 0; i < MANY; i++)                     /* before one that leaves puts another's index right */
+        assert_int_equal(lease_find(t, scattered(i))->episode, scattered(i));
     for (uint64_t i = 0; i < MANY; i += 3)
         assert_int_equal(lease_end(t, scattered(i)), 0);
     while (lease_take_member(t, 2, &lease) == 0)
