@@ -13,7 +13,11 @@
 #include "daemon/admin.h"
 #include "wire/address.h"
 
-enum { CALL_MS = 5000 };
+enum { ASK_MS = 5000, COMMAND_MS = 60000 };
+
+/* A question can be asked again. A command that is answered late is carried out all the same, by a coordinator that waits for its disk,
+ * say: who gave up on it soon would say that it failed. */
+static bool is_question(const char *command) { return !strcmp(command, "status") || !strcmp(command, "help"); }
 
 static int socket_of(const char *run_dir, const char *name, char ret[RUN_SOCKET_PATH], struct error *error)
 {
@@ -35,7 +39,10 @@ int run_socket_call_at(const char *run_dir, const char *name, const char *comman
     int r = socket_of(run_dir, name, path, error);
 
     if (r == 0)
-        r = admin_call(path, command, CALL_MS, ret_text, error);
+        r = admin_call(path, command, is_question(command) ? ASK_MS : COMMAND_MS, ret_text, error);
+    if (r == -ETIMEDOUT && !is_question(command))
+        (void)error_set(error, ETIMEDOUT, "%s: no answer to '%s' within %d s: the daemon there stands still. It may be carried out later",
+                        path, command, COMMAND_MS / 1000);
     if (error && (r == -ENOENT || r == -ECONNREFUSED) && access(run_dir, F_OK) == 0)
         (void)run_down_describe(run_dir, name, error);
     return r;

@@ -80,6 +80,20 @@ def test_drain_by_command(make_cluster):
     assert journaled >= 2 and left == 300 - journaled, text
 
 
+def test_a_command_that_is_answered_late(make_cluster):
+    """The coordinator stands still for longer than `gantry status` waits: a drain that was asked for meanwhile is no failure."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 300, "style": "clean"}}]).start()
+    cluster.until(lambda s: s and s["episodes"]["journaled"] >= 2, "the first episodes")
+    cluster.of("coordinator")[0].kill(signal.SIGSTOP)
+    drain = subprocess.Popen([BIN / "gantry", "drain", cluster.run], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for _ in range(3):      # each gives up; a drain looks for `gantry up`, too
+        assert gantry("status", cluster.run).returncode != 0
+    cluster.of("coordinator")[0].go_on()
+    said = drain.communicate()[0]
+    assert drain.returncode == 0, said
+    cluster.until(lambda _: not cluster.of("coordinator")[0].running(), "the run to drain")
+
+
 def test_a_drain_and_a_long_update(make_cluster):
     """It is finished first, however long it takes; who cannot wait says for how long, also later. Nothing of it counts as an error."""
     cluster = make_cluster(stages=[{"demos": {"episodes": 6, "style": "clean"}}, {"sft": {"steps": 100000, "commit_every": 100000, "batch": 8}}])
