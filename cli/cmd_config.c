@@ -62,11 +62,11 @@ static void may_be_elsewhere(int r, const struct error *error, struct config_fau
 static void check_suite(const struct run_config *config, struct config_faults *faults)
 {
     struct config_faults found = {0};
-    int dims;
+    struct suite_numbers numbers;
 
     if (!strcmp(config->suite, "remote"))
         return;
-    preflight_tasks(config, &dims, &found);
+    preflight_tasks(config, &numbers, &found);
     for (size_t i = 0; i < MIN(found.n, (size_t)CONFIG_FAULTS); i++)
         if (!strncmp(config->suite, "libero_", 7))
             may_be_elsewhere(-found.items[i].errnum, &found.items[i], faults);

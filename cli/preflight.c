@@ -187,13 +187,29 @@ static int check_memory(const struct run_config *config, const struct model_need
                      config->env_workers, config->slots);
 }
 
+/* What the policy answers and takes is what the suite takes and says. */
+static int check_numbers(const struct run_config *config, const char *policy, const struct model_needs *models,
+                         const struct suite_numbers *suite, struct error *error)
+{
+    if (suite->action && models->action_dims != suite->action)
+        return error_set(error, EINVAL, "policy.init: %s: its actions have %d dimensions, the suite %s takes %d%s; name another "
+                         "policy", policy, models->action_dims, config->suite, suite->action,
+                         suite->action == SIM_ACTION_DIMS ? " (dx dy dz droll dpitch dyaw gripper)" : "");
+    if (suite->state && models->state && models->state != suite->state)
+        return error_set(error, EINVAL, "policy.init: %s: it takes %d numbers of the robot's state, the suite %s has %d; name another "
+                         "policy (fresh: `gantry model oft ... --state %d`)", policy, models->state, config->suite, suite->state,
+                         suite->state);
+    return 0;
+}
+
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
 {
     double weights = 0, memory, disk, have_memory, have_disk = disk_available(run_dir);
     struct config_faults faults = {0};
     struct model_needs models = {0};
     bool limited, copied;
-    int r, dims = strcmp(config->suite, "remote") ? SIM_ACTION_DIMS : 0;        /* 0: unknown here */
+    struct suite_numbers suite = {.action = strcmp(config->suite, "remote") ? SIM_ACTION_DIMS : 0};
+    int r;
     char first[PATH_MAX];
 
     if (!config->n_stages)
@@ -203,7 +219,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (r >= 0)
         r = preflight_weights(first, &weights, error);
     if (r >= 0 && config->env_workers)  /* with none here they are played where the suite's files are */
-        preflight_tasks(config, &dims, &faults);
+        preflight_tasks(config, &suite, &faults);
     r = r < 0 ? r : config_first_fault(&faults, error);
     if (r >= 0)
         r = preflight_stages(config, first, error);
@@ -211,10 +227,9 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
         r = preflight_models(config, first, copied, &models, error);
     if (r < 0)
         return r;
-    if (dims && models.action_dims != dims)
-        return error_set(error, EINVAL, "policy.init: %s: its actions have %d dimensions, the suite %s takes %d%s; name another "
-                         "policy", first, models.action_dims, config->suite, dims,
-                         dims == SIM_ACTION_DIMS ? " (dx dy dz droll dpitch dyaw gripper)" : "");
+    r = check_numbers(config, first, &models, &suite, error);
+    if (r < 0)
+        return r;
     memory = memory_needed(config, &models);
     have_memory = memory_available("", &limited);
     disk = disk_needed(config, weights, &models);

@@ -20,10 +20,13 @@ int preflight_limit(const struct run_config *config, int i, int given);
 /* Observations in all episodes of a data set that a stage names; 0: it cannot be read. */
 double preflight_dataset(const char *from);
 
-/* The suite, its tasks by name (those that gantry knows need no files), and what stages want of it; how many numbers its actions
- * have. Suite remote: starts its simulator. All that is wrong is added to *faults: -EINVAL: no such task; -ENOENT: no such suite, or
- * its files are not on this host, and *ret_action_dims is untouched. */
-void preflight_tasks(const struct run_config *config, int *ret_action_dims, struct config_faults *faults);
+/* Numbers of the suite's actions and of its robot's state; 0: not known here. */
+struct suite_numbers { int action, state; };
+
+/* The suite, its tasks by name (those that gantry knows need no files), its cameras, and what stages want of it. Suite remote:
+ * starts its simulator. All that is wrong is added to *faults: -EINVAL: no such task, no such camera; -ENOENT: no such suite, or its
+ * files are not on this host, and *ret is untouched. */
+void preflight_tasks(const struct run_config *config, struct suite_numbers *ret, struct config_faults *faults);
 
 /* The data sets that stages name, and the critics that they ask; start: the policy's directory. -EINVAL, -ENOENT. */
 int preflight_stages(const struct run_config *config, const char *start, struct error *error);

@@ -10,6 +10,7 @@ struct model_needs {
     double actor, prm, learner, shared;
     double saved;               /* in each version, adapters; 0: all weights */
     int action_dims;            /* of the policy */
+    int state;                  /* numbers of the robot's state that it takes; 0: none */
     int chunk;                  /* actions that it answers at once */
     char fit[256];              /* what the run settles for its checkpoint */
     int devices;                /* 0, or why the GPUs will not do; the error has the line */

@@ -284,6 +284,7 @@ int preflight_models(const struct run_config *c, const char *policy_dir, bool co
     }
     *ret = (struct model_needs) {
         .action_dims = policy->config.action_dims,
+        .state = policy->config.oft.kind == OFT_NONE ? 0 : policy->config.oft.proprio,
         .chunk = policy->config.oft.kind == OFT_NONE ? 1 : policy->config.oft.chunk,
         .actor = (double)(act.total + act.weights + act.packs - 2 * act.mapped),
         .prm = (double)(score.total + score.weights + score.packs - 2 * score.mapped),

@@ -116,7 +116,18 @@ int preflight_limit(const struct run_config *c, int i, int given)
     return given;
 }
 
-void preflight_tasks(const struct run_config *c, int *ret_action_dims, struct config_faults *faults)
+/* What observations are to have. */
+static void check_observations(const struct run_config *c, const struct sim_task_info *suite, struct config_faults *faults)
+{
+    struct error error;
+
+    if (c->cameras > suite->cameras)
+        REFUSE("suite.cameras: %d were asked for, suite %s has %d", c->cameras, c->suite, suite->cameras);
+    if (c->state && !suite->proprio)
+        REFUSE("suite.state: suite %s says nothing of the robot's state", c->suite);
+}
+
+void preflight_tasks(const struct run_config *c, struct suite_numbers *ret, struct config_faults *faults)
 {
     const struct sim_task_info *infos;
     struct sim_suite *suite;
@@ -133,6 +144,7 @@ void preflight_tasks(const struct run_config *c, int *ret_action_dims, struct co
     if (!n_known)
         check_tasks(c, infos, n, faults);
     check_abilities(c, &infos[0], faults);
-    *ret_action_dims = infos[0].action_dims;
+    check_observations(c, &infos[0], faults);
+    *ret = (struct suite_numbers) { .action = infos[0].action_dims, .state = infos[0].proprio };
     sim_suite_close(suite);
 }

@@ -49,6 +49,13 @@ def test_what_the_policy_looks_at(make_cluster, model, tmp_path):
     for suite in ({}, {"cameras": 2}, {"state": True}):
         up_refuses(make_cluster({"policy": {"init": str(oft)}, "suite": suite}), "policy.init: ", "looks at 2 pictures and the robot's state",
                    "say cameras: 2, state: true in suite")
+    statistics = json.loads((oft / "dataset_statistics.json").read_text())
+    statistics[next(iter(statistics))]["proprio"] = {"q01": [-1] * 8, "q99": [1] * 8}
+    (oft / "dataset_statistics.json").write_text(json.dumps(statistics))
+    cluster = make_cluster({"policy": {"init": str(oft)}, "suite": {"cameras": 2, "state": True}}, stages=[{"rollouts": {"episodes": 1}}])
+    up_refuses(cluster, "takes 8 numbers of the robot's state, the suite tabletop has 5", "--state 5")
+    cluster = make_cluster({"policy": {"init": str(oft)}, "suite": {"cameras": 3, "state": True}})
+    up_refuses(cluster, "suite.cameras: 3 were asked for, suite tabletop has 2")
 
 
 def test_rl_of_a_head_without_probabilities(make_cluster, model, tmp_path):
