@@ -357,10 +357,7 @@ static int check_writable(const char *option, const char *path, struct error *er
 /* All are checked before the first is played. */
 static int run_eval(const struct command *c, struct eval *evals, struct error *error)
 {
-    int n = 1 + c->n_against, r = check_writable("out", c->out, error);
-
-    if (r == 0)
-        r = check_writable("plot", c->plot, error);
+    int n = 1 + c->n_against, r = 0;
 
     for (int i = 0; i < n && r == 0; i++) {
         r = eval_open(i ? c->against[i - 1] : c->run_dir, &c->ask, &evals[i], error);
@@ -385,6 +382,8 @@ static int start(struct command *c, struct error *error)
     struct eval *evals;
     int r;
 
+    if ((r = check_writable("out", c->out, error)) < 0 || (r = check_writable("plot", c->plot, error)) < 0)
+        return r;
     if (c->action_error) {
         struct action_error_ask ask = {.policies = c->ask.policies,
                                        .n_policies = c->ask.n_policies,
