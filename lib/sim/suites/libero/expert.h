@@ -1,9 +1,9 @@
 /* expert.h - a scripted expert for LIBERO: reads the goal, looks into the simulator's state, and does one statement after the
  * other.
  *
- *   on, in          take the thing (grasp.h), carry it over what stands there, put it down
- *   open            take the drawer's handle and pull
- *   close           push with closed fingers
+ *   on, in          take the thing (grasp.h), carry it over what stands there, put it down; a plate is slid over the table
+ *   open            take the drawer's or the door's handle and pull; first, where something shall go in
+ *   close           push with closed fingers; last, where something shall go in
  *   turnon, turnoff take the knob and twist
  *
  * It knows no task by name. What it cannot do it tries again in another place until the episode ends; which tasks it solves, and
@@ -12,7 +12,11 @@
 
 #include <stdint.h>
 
+#include "sim/suites/libero/hold.h"
+
 struct libero_slot;
+
+enum expert_first { NOTHING_FIRST, ASIDE_FIRST, OPEN_FIRST };
 
 struct expert_memory {
     uint32_t statement;    /* of the goal, in hand */
@@ -21,6 +25,10 @@ struct expert_memory {
     double grip[3], yaw;   /* where to take it */
     double thing[3];       /* where the thing was then */
     double target[3];      /* of the phase */
+    uint32_t first;        /* enum expert_first: what must be done before the statement can be */
+    uint32_t zero;
+    double aside[2];  /* where the thing is put until the drawer is open */
+    struct hold hold; /* of a drawer or a door */
 };
 
 /* The action for the present state. 0, -ENOMEM, or -EIO: the simulation broke. */

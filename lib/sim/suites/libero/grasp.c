@@ -6,19 +6,6 @@
 
 #include "base/macro.h"
 
-/* The hand in the grip site's frame: closing axis, across, down; measured on the model's collision meshes, fingers open. */
-#define PAD_INSIDE 0.0395
-#define WIDEST 0.073
-#define MARGIN 0.003
-static const struct {
-    double lo[3], hi[3];
-} hand[] = {
-    {{PAD_INSIDE, -.009, -.03}, {.0545, .009, .0095}}, /* fingers' ends */
-    {{-.0545, -.009, -.03}, {-PAD_INSIDE, .009, .0095}},
-    {{.0425, -.0105, -.12}, {.0665, .0105, -.026}}, /* fingers */
-    {{-.0665, -.0105, -.12}, {-.0425, .0105, -.026}},
-    {{-.104, -.032, -.25}, {.104, .032, -.031}}, /* hand, and what is above it */
-};
 enum { ANGLES = 12, POINTS_MAX = 60000, SLAB_MAX = 4096 };
 static const double point_step = .005, grid_step = .008, slab_half = .007;
 static const double depths[] = {.001, .006, .012, .018, .026, .036, .05}; /* pads' centre below the top of what is between */
@@ -27,14 +14,6 @@ struct points {
     double (*at)[3];
     int n;
 };
-
-void grasp_rotation(double yaw, double ret_R[9])
-{
-    const double c = cos(yaw), s = sin(yaw);
-    const double R[9] = {-s, c, 0, c, s, 0, 0, 0, -1};
-
-    memcpy(ret_R, R, sizeof(R));
-}
 
 /* ---- points on the thing's surface ----------------------------------------------------------------------- */
 
@@ -62,24 +41,14 @@ static void scatter(const struct shape *s, struct points *points)
 
 static bool is_free(const struct shapes *shapes, const struct grasp *g)
 {
-    double R[9];
+    const double rise[] = {0, .05, .1, .15};
+    double R[9], x[3] = {g->x[0], g->x[1]};
 
-    grasp_rotation(g->yaw, R);
-    for (size_t b = 0; b < ARRAY_SIZE(hand); b++) {
-        struct shape box = {.thing = -1};
-        double middle[3], offset[3];
-
-        for (int i = 0; i < 3; i++) {
-            middle[i] = (hand[b].lo[i] + hand[b].hi[i]) / 2;
-            box.half[i] = (hand[b].hi[i] - hand[b].lo[i]) / 2 + (i == 2 ? MARGIN / 3 : MARGIN);
-        }
-        memcpy(box.R, R, sizeof(R));
-        mju_mulMatVec3(offset, R, middle);
-        mju_add3(box.c, g->x, offset);
-        box.r = mju_norm3(box.half);
-        for (int k = 0; k < shapes->n; k++)
-            if (shape_overlaps(&box, &shapes->at[k]))
-                return false;
+    hand_upright(g->yaw, R);
+    for (size_t i = 0; i < ARRAY_SIZE(rise); i++) {
+        x[2] = g->x[2] + rise[i];
+        if (!hand_is_free(shapes, x, R, HAND_OPEN))
+            return false;
     }
     return true;
 }
@@ -120,7 +89,7 @@ static void consider(struct search *s, double from, double to, double across, do
     struct grasp g = {.yaw = yaw, .width = to - from};
     double cost;
 
-    if (g.width > WIDEST)
+    if (g.width > HAND_WIDEST)
         return;
     g.x[0] = -along * sin(yaw) + across * cos(yaw);
     g.x[1] = along * cos(yaw) + across * sin(yaw);

@@ -5,7 +5,7 @@
  * needs little turning. */
 #pragma once
 
-#include "sim/suites/libero/shapes.h"
+#include "sim/suites/libero/hand.h"
 
 struct grasp {
     double x[3];  /* of the grip site, m */
@@ -17,5 +17,3 @@ struct grasp {
  * than the one before. -ENOENT: no place is free; -ENOMEM. */
 int grasp_search(const struct libero_task *task, const mjData *data, const struct shapes *shapes, int thing, int body,
                  int attempt, struct grasp *ret);
-/* The hand upright at that angle: columns are the pads' closing axis, the axis across, and down along the fingers. */
-void grasp_rotation(double yaw, double ret_R[9]);

@@ -45,7 +45,9 @@ void shapes_collect(const struct libero_task *task, const mjData *data, struct s
             continue;
         shape_of(model, data, g, &ret->at[ret->n]);
         ret->at[ret->n].body = body;
-        ret->at[ret->n++].thing = thing_of(task, body);
+        ret->at[ret->n].thing = thing_of(task, body);
+        ret->at[ret->n].movable = ret->at[ret->n].thing >= 0 && task->things[ret->at[ret->n].thing].movable;
+        ret->n++;
     }
 }
 

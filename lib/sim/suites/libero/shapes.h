@@ -13,6 +13,7 @@ struct shape {
     double r;                   /* radius of the ball around it */
     int thing;                  /* whose; -1: arena */
     int body;
+    bool movable; /* is neither furniture nor part of it */
 };
 
 struct shapes {
