@@ -294,6 +294,8 @@ static void test_plan(void **state)
     expect_verdict(d, DELIVER_SUPERSEDED);                                  /* the segment is sealed */
     step(d, (struct intake_event) { .kind = INTAKE_TRAINED, .trained = { .version = made } });
     assert_int_equal(find(d, INTAKE_SEND_COMMITTED)->committed.number, 4);
+    step(d, (struct intake_event) { .kind = INTAKE_COMMITTED_ACK, .committed_ack = { 0, 3 } });        /* late: of the one before */
+    step(d, (struct intake_event) { .kind = INTAKE_COMMITTED_ACK, .committed_ack = { 1, 4 } });
     d->now_ms += 1000;
     step(d, (struct intake_event) { .kind = INTAKE_TICK });
     assert_non_null(find(d, INTAKE_SEND_COMMITTED));
@@ -404,6 +406,42 @@ static void test_outcomes_are_learnt_when_asked_about(void **state)
     assert_int_equal(find(d, INTAKE_REPLY)->reply.verdict, DELIVER_DUPLICATE);
 }
 
+/* However many policies there are: the reward models keep their places. */
+static void test_versions_of_each_kind_are_kept(void **state)
+{
+    struct desk *d = *state;
+    struct intake_version versions[2 + 3 * INTAKE_VERSIONS_KEPT] = {{ .kind = 1, .number = 1 }, { .kind = 1, .number = 2 }};
+    struct intake_status status;
+
+    for (uint32_t i = 2; i < ARRAY_SIZE(versions); i++)
+        versions[i] = (struct intake_version) { .kind = 0, .number = i };
+    assert_int_equal(intake_restore(d->intake, NULL, 0, versions, ARRAY_SIZE(versions)), 0);
+    intake_status(d->intake, &status);
+    assert_int_equal(status.versions, 2 + INTAKE_VERSIONS_KEPT);
+}
+
+/* Its iteration is over here, but the coordinator has not said that it knows of it: it is told until it has. */
+static void test_what_nobody_knows_is_not_forgotten(void **state)
+{
+    struct desk *d = *state;
+    struct intake_status status;
+
+    open_iteration(d, 1, (uint64_t[]) { 10 }, 1, 0);
+    appended(d, 10, deliver(d, 10, 0, 1), 0);
+    for (uint32_t k = 2; k <= 1 + INTAKE_OPEN_MAX; k++)
+        open_iteration(d, k, (uint64_t[]) { 10 * k }, 1, 0);
+    d->now_ms += 60000;
+    step(d, (struct intake_event) { .kind = INTAKE_TICK });
+    assert_non_null(find(d, INTAKE_SEND_JOURNALED));
+    assert_int_equal(find(d, INTAKE_SEND_JOURNALED)->journaled.n, 1);
+    assert_int_equal(find(d, INTAKE_SEND_JOURNALED)->journaled.episodes[0].episode, 10);
+    step(d, (struct intake_event){.kind = INTAKE_JOURNALED_ACK,
+                                  .journaled_ack = {find(d, INTAKE_SEND_JOURNALED)->journaled.sequence}});
+    open_iteration(d, 2 + INTAKE_OPEN_MAX, (uint64_t[]) { 50 }, 1, 0);
+    intake_status(d->intake, &status);
+    assert_int_equal(status.records, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +456,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_plan, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_restart_after_commit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_over_is_forgotten, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_versions_of_each_kind_are_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_nobody_knows_is_not_forgotten, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_outcomes_are_learnt_when_asked_about, set_up, tear_down),
     };
 
