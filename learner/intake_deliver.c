@@ -80,7 +80,7 @@ static void admit(struct intake *intake, const struct intake_event *event, const
 /* Deliver without a place among the open iterations: too early to say, or too late. */
 static bool not_announced_yet(const struct intake *intake, uint64_t episode)
 {
-    return intake->n_open == 0 || episode > intake->highest;
+    return episode > intake->highest;       /* 0 before the first is open */
 }
 
 void intake_on_deliver(struct intake *intake, const struct intake_event *event)

@@ -68,8 +68,7 @@ static void tell(struct journal_thread *thread, const struct written *written)
 static void settle(struct journal_thread *thread, int result)
 {
     for (int i = 0; i < thread->n_unsynced; i++) {
-        if (thread->unsynced[i].result == 0)
-            thread->unsynced[i].result = result;
+        thread->unsynced[i].result = result;
         tell(thread, &thread->unsynced[i]);
     }
     thread->n_unsynced = 0;

@@ -117,6 +117,19 @@ static void test_in_order(void **state _unused_)
     tear_down(&desk);
 }
 
+/* Each to the segment of its own stage and iteration, also without a word that it begins. */
+static void test_segments(void **state _unused_)
+{
+    struct desk desk;
+
+    set_up(&desk);
+    assert_int_equal(append_and_hear(&desk, 1, 1), 0);
+    assert_int_equal(journal_thread_append(desk.thread, 5, 1, 2, 1002, "meta", 4, "frames", 6), 0);
+    until_told(&desk, 2);
+    assert_true(is_there(&desk, "0004-000001.open") && is_there(&desk, "0005-000001.open"));
+    tear_down(&desk);
+}
+
 /* A sync or a write that fails: those since the last good sync are told so, are not in the journal, and can come again. */
 static void test_failures(void **state _unused_)
 {
@@ -151,6 +164,31 @@ static void test_failures(void **state _unused_)
     }
 }
 
+/* The sync that fails is the one before another segment: by its first append, because it begins, or because the one before is sealed. */
+static void test_failures_between_segments(void **state _unused_)
+{
+    for (int how = 0; how < 3; how++) {
+        struct desk desk;
+
+        set_up(&desk);
+        assert_int_equal(append_and_hear(&desk, 1, 50), 0);
+        assert_int_equal(fault_arm("journal.write=delay:300@1,journal.fsync=eio@1"), 0);   /* the delay: others are behind it */
+        append(&desk, 1, 1);
+        append(&desk, 1, 2);
+        if (how == 1)
+            assert_int_equal(journal_thread_segment(desk.thread, 4, 2), 0);
+        if (how == 2)
+            assert_int_equal(journal_thread_seal(desk.thread, 4, 1), 0);
+        append(&desk, 2, 3);
+        until_told(&desk, 4);
+        assert_int_equal(fault_arm(""), 0);
+        assert_int_equal(desk.reports[1].result, -EIO);
+        for (unsigned k = 1; k < 4; k++)
+            assert_int_equal(desk.reports[k].durable, desk.reports[k].result == 0);
+        tear_down(&desk);
+    }
+}
+
 /* A full disk is said while it is full; a segment that could not be opened is opened by its first append, one that could not be
  * sealed is after a later good sync. */
 static void test_full(void **state _unused_)
@@ -180,7 +218,8 @@ static void test_full(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_in_order), cmocka_unit_test(test_failures), cmocka_unit_test(test_full),
+        cmocka_unit_test(test_in_order), cmocka_unit_test(test_segments), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_failures_between_segments), cmocka_unit_test(test_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
