@@ -192,13 +192,13 @@ static void test_failed_sync_acknowledges_nothing(void **state)
 static void test_first_durable_one_counts(void **state)
 {
     struct desk *d = *state;
-    uint64_t token;
+    uint64_t token, again;
 
     open_iteration(d, 1, (uint64_t[]) { 10, 12 }, 2, 3);
     token = deliver(d, 10, 3, 1);
-    (void)deliver(d, 10, 3, 2);
+    again = deliver(d, 10, 3, 2);
     assert_non_null(find(d, INTAKE_BUSY));               /* not decided yet */
-    assert_non_null(find(d, INTAKE_RELEASE));
+    assert_true(find(d, INTAKE_RELEASE)->append.token == again);
     appended(d, 10, token, 0);
     (void)deliver(d, 10, 3, 1);
     expect_verdict(d, DELIVER_DUPLICATE);

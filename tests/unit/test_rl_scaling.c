@@ -92,6 +92,32 @@ static void test_error_law(void **state _unused_)
     assert_true(law.a_interval.low < .3 && law.a_interval.high > .3);
 }
 
+/* As wide as 95 % are: the exponent of two points, of which one is sure and the other the mean of n halves and one-and-a-halves. And a
+ * law through points that it does not fit says so. */
+static void test_error_law_is_honest(void **state _unused_)
+{
+    static const int two[] = {1, 2}, three[] = {1, 2, 4};
+    static double errors[3 * STATES];
+    double width = 2 * 1.96 * .5 / sqrt(STATES) / log(2);
+    struct error_law law;
+
+    for (int s = 0; s < STATES; s++) {
+        errors[s] = 1;
+        errors[STATES + s] = s % 2 ? .5 : 1.5;
+    }
+    assert_int_equal(scaling_error_law(two, 2, errors, STATES, 4000, 1, &law), 0);
+    assert_true(fabs(law.a - 1) < 1e-12 && fabs(law.b) < 1e-12);
+    assert_true(law.a_interval.low == law.a_interval.high);
+    assert_true(law.b_interval.low < 0 && law.b_interval.high > 0);
+    assert_true(fabs((law.b_interval.high - law.b_interval.low) / width - 1) < .06);
+    for (int s = 0; s < STATES; s++) {      /* up and down again: no line says anything of it */
+        errors[STATES + s] = 2;
+        errors[2 * STATES + s] = 1;
+    }
+    assert_int_equal(scaling_error_law(three, 3, errors, STATES, 10, 1, &law), 0);
+    assert_true(fabs(law.r2) < 1e-9 && fabs(law.b) < 1e-9);
+}
+
 /* All draws alike (temperature 0), or all of them the demonstrator's own: a flat line goes through all of it. */
 static void test_flat(void **state _unused_)
 {
@@ -157,7 +183,8 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_laws), cmocka_unit_test(test_saturation), cmocka_unit_test(test_least_of),
-        cmocka_unit_test(test_error_law), cmocka_unit_test(test_flat), cmocka_unit_test(test_all_or_none),
+        cmocka_unit_test(test_error_law), cmocka_unit_test(test_error_law_is_honest),
+        cmocka_unit_test(test_flat), cmocka_unit_test(test_all_or_none),
         cmocka_unit_test(test_hierarchical),
     };
 
