@@ -24,8 +24,10 @@ struct town {
     unsigned hellos, beats, byes;
     uint64_t peer, instance;
     uint64_t revoke;
+    uint64_t revision;              /* of the endpoints, as last said with a beat */
+    bool nobody;                    /* all servers have gone */
 
-    unsigned welcomes, again, endpoints, revoked, drains, pushes, refused, states, left;
+    unsigned welcomes, again, endpoints, none, revoked, drains, pushes, refused, states, left;
     uint32_t held_leases;
     bool up;
     int refusal;                    /* the last, and what was said of it */
@@ -67,12 +69,16 @@ static void beat(struct town *town, struct request *request)
     town->beats++;
     assert_int_equal(said->member, 4);
     assert_int_equal(said->n_gauges, 1);
-    assert_int_equal(said->endpoints_revision, town->fresh ? 0 : REVISION);        /* another life counts its own */
+    if (town->mute) {
+        request_drop(request_take(request));
+        return;
+    }
+    assert_int_equal(said->endpoints_revision, town->fresh ? 0 : town->revision);  /* another life counts its own */
     town->fresh = false;
-    reply.endpoints_revision = REVISION;
+    town->revision = reply.endpoints_revision = REVISION + town->nobody;
     actor.address = (char *)"ipc:///a";
     reply.endpoints = list;
-    reply.n_endpoints = said->endpoints_revision != REVISION;
+    reply.n_endpoints = said->endpoints_revision != REVISION && !town->nobody;
     reply.known = town->knows;
     reply.drain = town->drain;
     reply.sent_away = town->sent_away;
@@ -135,6 +141,10 @@ static void on_endpoints(Gantry__Endpoint *const *endpoints, size_t n, void *arg
 {
     struct town *town = arg;
 
+    if (n == 0) {
+        town->none++;
+        return;
+    }
     assert_int_equal(n, 1);
     assert_string_equal(endpoints[0]->address, "ipc:///a");
     town->endpoints++;
@@ -267,6 +277,40 @@ static void joins_and_beats(void **state)
     lab_until_count(&town.lab, &town.beats, town.beats + 2);
     assert_true(member_sent_away(town.member));
     assert_int_equal(town.hellos, 1);
+    town_close(&town);
+}
+
+/* The last server goes: a list of none is a list, too, and is said once. */
+static void all_servers_leave(void **state)
+{
+    struct town town;
+
+    (void)state;
+    town_open(&town, NULL);
+    open_coordinator(&town, 1);
+    lab_until_count(&town.lab, &town.beats, 2);
+    town.nobody = true;
+    lab_until_count(&town.lab, &town.none, 1);
+    lab_until_count(&town.lab, &town.beats, town.beats + 3);
+    assert_int_equal(town.none, 1);
+    town_close(&town);
+}
+
+/* A beat that is not answered is not followed by others: they would only wait behind it. */
+static void one_beat_at_a_time(void **state)
+{
+    struct town town;
+
+    (void)state;
+    town_open(&town, NULL);
+    open_coordinator(&town, 1);
+    town.mute = true;
+    lab_until_count(&town.lab, &town.beats, 1);
+    for (int i = 0; i < 5; i++)
+        member_beat(town.member);
+    member_leave(town.member, "test", 60000, on_left, &town);
+    lab_until_count(&town.lab, &town.left, 1);          /* what was sent before has come before */
+    assert_int_equal(town.beats, 1);
     town_close(&town);
 }
 
@@ -483,7 +527,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joins_and_beats), cmocka_unit_test(coordinator_restarts), cmocka_unit_test(not_known),
         cmocka_unit_test(leaves),          cmocka_unit_test(leaves_alone),         cmocka_unit_test(other_run),
-        cmocka_unit_test(says_that_nobody_answers),
+        cmocka_unit_test(says_that_nobody_answers), cmocka_unit_test(all_servers_leave), cmocka_unit_test(one_beat_at_a_time),
         cmocka_unit_test(joins_by_a_file), cmocka_unit_test(waits_for_a_file_in_vain),
         cmocka_unit_test(coordinator_of_another_protocol),
     };
