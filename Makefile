@@ -194,7 +194,8 @@ $(B)/emulated/%.o: %.cc $(B)/flags
 	$(Q)$(CXX) $(CXXFLAGS) -Ilib -I. -include tests/emulate/simt_host.h -MMD -MP -c -o $@ $<
 $(B)/libemulated.a: $(emulated)
 	@rm -f $@; ar rcs $@ $^
-$(patsubst %.c,$(B)/%,$(wildcard tests/nn/test_device*.c)): $(B)/tests/nn/%: $(B)/tests/nn/%.o $(tests_helpers) $(daemon_archives) $(LINK_LIBS) $(B)/libemulated.a
+# these run on machines with a GPU and little else (tests/gpu/bundle.sh): none of them imports HDF5
+$(patsubst %.c,$(B)/%,$(wildcard tests/nn/test_device*.c)): $(B)/tests/nn/%: $(B)/tests/nn/%.o $(filter-out %/import_lab.o,$(tests_helpers)) $(daemon_archives) $(LINK_LIBS) $(B)/libemulated.a
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS) -lstdc++ -lcmocka
 # a learner and a `gantry` whose cuda:N is the emulated device, an NCCL between processes, a driver of the past (tests/system/test_device_*.py);
