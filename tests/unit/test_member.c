@@ -1,5 +1,5 @@
 /* Membership: joins late, beats, hears what changed, comes back after the coordinator's restart, leaves with a Bye. */
-#include "tests/harness/wire_lab.h"
+#include "tests/harness/town.h"
 
 #include <errno.h>
 #include <zmq.h>
@@ -8,244 +8,6 @@
 #include "wire/address.h"
 #include "wire/member.h"
 #include "wire/socket.h"
-
-enum { REVISION = 7 };              /* of its endpoints */
-
-/* A coordinator of a few lines. */
-struct town {
-    struct wire_lab lab;
-    struct wire *there, *here;
-    struct wire_server *server;
-    struct member *member;
-
-    uint64_t epoch;
-    bool knows, drain, sent_away, mute;
-    bool fresh;                     /* no beat since the Hello */
-    unsigned hellos, beats, byes;
-    uint64_t peer, instance;
-    uint64_t revoke;
-    uint64_t revision;              /* of the endpoints, as last said with a beat */
-    bool nobody;                    /* all servers have gone */
-
-    unsigned welcomes, again, endpoints, none, revoked, drains, pushes, refused, states, left;
-    uint32_t held_leases;
-    bool up;
-    int refusal;                    /* the last, and what was said of it */
-    char why[200];
-};
-
-static void welcome(struct town *town, struct request *request)
-{
-    const Gantry__Hello *hello = (const Gantry__Hello *)request->message->body;
-    Gantry__Welcome reply = GANTRY__WELCOME__INIT;
-    Gantry__Endpoint actor = GANTRY__ENDPOINT__INIT, *list[] = {&actor};
-
-    town->hellos++;
-    town->knows = town->fresh = true;
-    town->peer = request->peer;
-    town->held_leases = (uint32_t)hello->n_leases;
-    assert_int_equal(hello->role, GANTRY__ROLE__ROLE_ENV_WORKER);
-    assert_int_equal(hello->slots, 8);
-    assert_int_equal(hello->pid, getpid());
-    assert_true(!town->instance || town->instance == hello->instance);
-    town->instance = hello->instance;
-    reply.member = 4;
-    reply.epoch = town->epoch;
-    reply.run = 99;
-    reply.heartbeat_ms = 20;
-    reply.config = (char *)"slots: 8";
-    actor.address = (char *)"ipc:///a";
-    reply.endpoints = list;
-    reply.n_endpoints = 1;
-    wire_reply(request, &reply.base, NULL, 0);
-}
-
-static void beat(struct town *town, struct request *request)
-{
-    const Gantry__Heartbeat *said = (const Gantry__Heartbeat *)request->message->body;
-    Gantry__HeartbeatReply reply = GANTRY__HEARTBEAT_REPLY__INIT;
-    Gantry__Endpoint actor = GANTRY__ENDPOINT__INIT, *list[] = {&actor};
-
-    town->beats++;
-    assert_int_equal(said->member, 4);
-    assert_int_equal(said->n_gauges, 1);
-    if (town->mute) {
-        request_drop(request_take(request));
-        return;
-    }
-    assert_int_equal(said->endpoints_revision, town->fresh ? 0 : town->revision);  /* another life counts its own */
-    town->fresh = false;
-    town->revision = reply.endpoints_revision = REVISION + town->nobody;
-    actor.address = (char *)"ipc:///a";
-    reply.endpoints = list;
-    reply.n_endpoints = said->endpoints_revision != REVISION && !town->nobody;
-    reply.known = town->knows;
-    reply.drain = town->drain;
-    reply.sent_away = town->sent_away;
-    if (town->revoke) {
-        reply.revoked = &town->revoke;
-        reply.n_revoked = 1;
-    }
-    wire_reply(request, &reply.base, NULL, 0);
-    town->revoke = 0;
-}
-
-static void on_request(struct request *request, void *arg)
-{
-    struct town *town = arg;
-    Gantry__ByeReply bye = GANTRY__BYE_REPLY__INIT;
-
-    switch (request->message->envelope.kind) {
-    case WIRE_KIND(HELLO): welcome(town, request); break;
-    case WIRE_KIND(HEARTBEAT): beat(town, request); break;
-    case WIRE_KIND(BYE):
-        town->byes++;
-        wire_reply(request, &bye.base, NULL, 0);
-        break;
-    default: fail_msg("kind %u", request->message->envelope.kind);
-    }
-}
-
-static void on_welcome(const Gantry__Welcome *said, bool again, void *arg)
-{
-    struct town *town = arg;
-
-    town->welcomes++;
-    town->again += again;
-    assert_string_equal(said->config, "slots: 8");
-}
-
-static void fill_hello(Gantry__Hello *hello, void *arg)
-{
-    static Gantry__HeldLease lease = GANTRY__HELD_LEASE__INIT;
-    static Gantry__HeldLease *list[] = {&lease};
-    struct town *town = arg;
-
-    if (town->welcomes) {
-        hello->leases = list;
-        hello->n_leases = 1;
-    }
-}
-
-static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
-{
-    static Gantry__Gauge gauge = GANTRY__GAUGE__INIT;
-    static Gantry__Gauge *list[] = {&gauge};
-
-    (void)arg;
-    heartbeat->gauges = list;
-    heartbeat->n_gauges = 1;
-}
-
-static void on_endpoints(Gantry__Endpoint *const *endpoints, size_t n, void *arg)
-{
-    struct town *town = arg;
-
-    if (n == 0) {
-        town->none++;
-        return;
-    }
-    assert_int_equal(n, 1);
-    assert_string_equal(endpoints[0]->address, "ipc:///a");
-    town->endpoints++;
-}
-
-static void on_revoked(const uint64_t *episodes, size_t n, void *arg)
-{
-    struct town *town = arg;
-
-    assert_int_equal(n, 1);
-    assert_int_equal(episodes[0], 17);
-    town->revoked++;
-}
-
-static void on_drain(const char *reason, void *arg)
-{
-    (void)reason;
-    ((struct town *)arg)->drains++;
-}
-
-static void on_push(const struct message *message, void *arg)
-{
-    assert_int_equal(message->envelope.kind, WIRE_KIND(VERSIONS));
-    ((struct town *)arg)->pushes++;
-}
-
-static void on_state(bool up, void *arg)
-{
-    struct town *town = arg;
-
-    town->up = up;
-    town->states++;
-}
-
-static void on_refused(int result, const char *text, void *arg)
-{
-    struct town *town = arg;
-
-    assert_non_null(text);
-    town->refused++;
-    town->refusal = result;
-    snprintf(town->why, sizeof town->why, "%s", text);
-}
-
-static void on_left(void *arg)
-{
-    ((struct town *)arg)->left++;
-}
-
-static void open_coordinator(struct town *town, uint64_t epoch)
-{
-    struct wire_server_options options = {.address = town->lab.ipc, .on_request = on_request, .arg = town};
-    struct error error = {0};
-
-    town->epoch = epoch;
-    town->knows = false;
-    wire_set_run(town->there, 99, epoch);
-    if (wire_server_new(town->there, &options, &town->server, &error) < 0)
-        fail_msg("%s", error.text);
-}
-
-static void town_open(struct town *town, const char *join)
-{
-    struct member_options options = {
-        .join = join,
-        .build = "test",
-        .slots = 8,
-        .on_welcome = on_welcome,
-        .fill_hello = fill_hello,
-        .fill_heartbeat = fill_heartbeat,
-        .on_endpoints = on_endpoints,
-        .on_revoked = on_revoked,
-        .on_drain = on_drain,
-        .on_push = on_push,
-        .on_state = on_state,
-        .on_refused = on_refused,
-        .arg = town,
-    };
-    struct error error = {0};
-
-    memset(town, 0, sizeof *town);
-    lab_open(&town->lab);
-    assert_int_equal(wire_new(&town->lab.loop, GANTRY__ROLE__ROLE_COORDINATOR, &town->there), 0);
-    assert_int_equal(wire_new(&town->lab.loop, GANTRY__ROLE__ROLE_ENV_WORKER, &town->here), 0);
-    if (!join)
-        options.join = town->lab.dir;
-    if (member_new(town->here, &options, &town->member, &error) < 0)
-        fail_msg("%s", error.text);
-    if (!join)      /* it was here first: no endpoint file yet, and then one that names another place than it would guess */
-        assert_int_equal(address_publish(town->lab.dir, "coordinator", town->lab.ipc, NULL, &error), 0);
-}
-
-static void town_close(struct town *town)
-{
-    town->member = member_free(town->member);
-    town->server = wire_server_free(town->server);
-    uv_run(&town->lab.loop, UV_RUN_NOWAIT);
-    town->here = wire_free(town->here);
-    town->there = wire_free(town->there);
-    lab_close(&town->lab);
-}
 
 static void joins_and_beats(void **state)
 {
@@ -256,7 +18,7 @@ static void joins_and_beats(void **state)
     town_open(&town, NULL);
     lab_settle(&town.lab, 30);                  /* the coordinator comes later */
     assert_false(member_joined(town.member));
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.welcomes, 1);
     assert_int_equal(member_id(town.member), 4);
     assert_int_equal(town.here->epoch, 1);
@@ -287,7 +49,7 @@ static void all_servers_leave(void **state)
 
     (void)state;
     town_open(&town, NULL);
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.beats, 2);
     town.nobody = true;
     lab_until_count(&town.lab, &town.none, 1);
@@ -303,12 +65,12 @@ static void one_beat_at_a_time(void **state)
 
     (void)state;
     town_open(&town, NULL);
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     town.mute = true;
     lab_until_count(&town.lab, &town.beats, 1);
     for (int i = 0; i < 5; i++)
         member_beat(town.member);
-    member_leave(town.member, "test", 60000, on_left, &town);
+    member_leave(town.member, "test", 60000, town_on_left, &town);
     lab_until_count(&town.lab, &town.left, 1);          /* what was sent before has come before */
     assert_int_equal(town.beats, 1);
     town_close(&town);
@@ -322,13 +84,13 @@ static void coordinator_restarts(void **state)
 
     (void)state;
     town_open(&town, NULL);
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.beats, 2);
     assert_int_equal(town.held_leases, 0);
     town.server = wire_server_free(town.server);
     while (town.up)
         uv_run(&town.lab.loop, UV_RUN_ONCE);
-    open_coordinator(&town, 2);
+    town_coordinator(&town, 2);
     lab_until_count(&town.lab, &town.welcomes, 2);
     assert_int_equal(town.again, 1);
     assert_int_equal(town.here->epoch, 2);
@@ -349,7 +111,7 @@ static void not_known(void **state)
 
     (void)state;
     town_open(&town, NULL);
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.beats, 1);
     town.knows = false;
     lab_until_count(&town.lab, &town.welcomes, 2);
@@ -362,9 +124,9 @@ static void leaves(void **state)
 
     (void)state;
     town_open(&town, NULL);
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.beats, 1);
-    member_leave(town.member, "SIGTERM", 60000, on_left, &town);
+    member_leave(town.member, "SIGTERM", 60000, town_on_left, &town);
     lab_until_count(&town.lab, &town.left, 1);
     assert_int_equal(town.byes, 1);
     town.beats = 0;
@@ -380,7 +142,7 @@ static void leaves_alone(void **state)
 
     (void)state;
     town_open(&town, NULL);
-    member_leave(town.member, "SIGTERM", 50, on_left, &town);
+    member_leave(town.member, "SIGTERM", 50, town_on_left, &town);
     lab_until_count(&town.lab, &town.left, 1);
     assert_int_equal(town.byes, 0);
     town_close(&town);
@@ -393,7 +155,7 @@ static void other_run(void **state)
     (void)state;
     town_open(&town, NULL);
     wire_set_run(town.here, 55, 1);
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.refused, 1);
     assert_int_equal(town.refusal, -EACCES);
     assert_non_null(strstr(town.why, "this is run 0000000000000063, the message is of run 0000000000000037"));
@@ -406,8 +168,8 @@ static void joins_by_a_file(void **state)
 {
     struct town town;
     struct error error = {0};
-    struct member_options options = {.build = "test", .slots = 8, .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat,
-                                     .on_refused = on_refused, .on_state = on_state, .arg = &town};
+    struct member_options options = {.build = "test", .slots = 8, .on_welcome = town_on_welcome, .fill_heartbeat = town_fill_heartbeat,
+                                     .on_refused = town_on_refused, .on_state = town_on_state, .arg = &town};
     char join[200], moved[sizeof town.lab.ipc + 8];
 
     (void)state;
@@ -421,14 +183,14 @@ static void joins_by_a_file(void **state)
     assert_string_equal(wire_client_address(member_client(town.member)), "");
     lab_settle(&town.lab, 100);
     assert_int_equal(address_publish(town.lab.dir, "coordinator", town.lab.ipc, NULL, &error), 0);
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.beats, 2);
 
     town.server = wire_server_free(town.server);
     snprintf(moved, sizeof moved, "%s.moved", town.lab.ipc);
     assert_int_equal(address_publish(town.lab.dir, "coordinator", moved, NULL, &error), 0);
     snprintf(town.lab.ipc, sizeof town.lab.ipc, "%.80s", moved);
-    open_coordinator(&town, 2);
+    town_coordinator(&town, 2);
     lab_until_count(&town.lab, &town.welcomes, 2);
     town_close(&town);
 }
@@ -444,7 +206,7 @@ static void says_that_nobody_answers(void **state)
     lab_until_count(&town.lab, &town.states, 1);
     assert_false(town.up);
     assert_int_equal(member_id(town.member), 0);
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.welcomes, 1);
     assert_true(town.up && town.states == 2);
     town_close(&town);
@@ -455,7 +217,7 @@ static void waits_for_a_file_in_vain(void **state)
 {
     struct town town;
     struct error error = {0};
-    struct member_options options = {.build = "test", .on_refused = on_refused, .arg = &town};
+    struct member_options options = {.build = "test", .on_refused = town_on_refused, .arg = &town};
     char join[200];
 
     (void)state;
@@ -465,7 +227,7 @@ static void waits_for_a_file_in_vain(void **state)
     snprintf(join, sizeof join, "file:%s/endpoints/coordinator", town.lab.dir);
     options.join = join;
     assert_int_equal(member_new(town.here, &options, &town.member, &error), 0);
-    member_leave(town.member, "SIGTERM", 60000, on_left, &town);
+    member_leave(town.member, "SIGTERM", 60000, town_on_left, &town);
     assert_int_equal(town.left, 1);
     town.member = member_free(town.member);
 
@@ -506,7 +268,7 @@ static void coordinator_of_another_protocol(void **state)
 
     (void)state;
     town_open(&town, NULL);
-    open_coordinator(&town, 1);
+    town_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.beats, 2);
     town.server = wire_server_free(town.server);
     while (town.up)
