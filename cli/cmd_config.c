@@ -5,18 +5,23 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/macro.h"
+#include "base/atomic_file.h"
 #include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/preflight.h"
 #include "daemon/config.h"
 #include "daemon/run_config.h"
+#include "daemon/run_config_edit.h"
+#include "daemon/yaml_tree.h"
 
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry config check FILE     is it right? if not, a line for each fault: where, and the\n"
                  "                                    remedy\n"
                  "       gantry config show FILE      with every default filled in\n"
+                 "       gantry config set FILE PLACE.KEY=VALUE...\n"
+                 "                                    the file with other values, on stdout: rl.lr=1e-4\n"
+                 "                                    sft2.steps=90 (a stage by its name) run.seed=8\n"
                  "       gantry config explain KEY    what a key means: rl.lr, suite.image, lr; all keys of one:\n"
                  "                                    suite, rl\n"
                  "       gantry config docs           docs/configuration.md, from the same tables\n");
@@ -146,6 +151,21 @@ static int show(const char *path, struct run_config *config)
     return print(&out);
 }
 
+static int set(const char *path, const char *const *changes, int n_changes, struct strbuf *out, struct error *error)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t n;
+    int r = file_read(path, YAML_MAX_BYTES, &text, &n);
+
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r));
+    strbuf_addf(out, "# %s, with", path);
+    for (int i = 0; i < n_changes; i++)
+        strbuf_addf(out, " %s", changes[i]);
+    strbuf_addc(out, '\n');
+    return run_config_edit(text, n, path, changes, n_changes, out, error);
+}
+
 int cmd_config(int argc, char **argv)
 {
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
@@ -160,6 +180,8 @@ int cmd_config(int argc, char **argv)
         return !config ? fail(NULL, -ENOMEM) : what[0] == 's' ? show(argv[2], config) : check(argv[2], config);
     if (argc == 3 && !strcmp(what, "explain"))
         r = explain(argv[2], &out, &error);
+    else if (argc >= 4 && !strcmp(what, "set"))
+        r = set(argv[2], (const char *const *)argv + 3, argc - 3, &out, &error);
     else if (argc == 2 && !strcmp(what, "docs"))
         r = run_config_document(&out);
     else

@@ -165,13 +165,41 @@ int file_write(const char *path, const void *bytes, size_t n)
     return r;
 }
 
+/* To the end, whatever the size was said to be: a pipe and a file of /proc have none. */
+static int read_all(int fd, size_t limit, size_t expected, char **ret_bytes, size_t *ret_n)
+{
+    _cleanup_free_ char *bytes = NULL;
+    size_t room = 0, n = 0;
+    ssize_t got;
+
+    do {
+        if (n == room) {
+            size_t more = room ? 2 * room : expected + 1;
+            char *grown = realloc(bytes, more + 1);
+
+            if (!grown)
+                return -ENOMEM;
+            bytes = grown;
+            room = more;
+        }
+        got = read(fd, bytes + n, room - n);
+        if (got < 0 && errno != EINTR)
+            return -errno;
+        n += got > 0 ? (size_t)got : 0;
+        if (n > limit)
+            return -EFBIG;
+    } while (got != 0);
+    bytes[n] = '\0';
+    *ret_bytes = TAKE_PTR(bytes);
+    if (ret_n)
+        *ret_n = n;
+    return 0;
+}
+
 int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n)
 {
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-    _cleanup_free_ char *bytes = NULL;
     struct stat st;
-    size_t n = 0;
-    ssize_t got;
 
     if (fd < 0 || fstat(fd, &st) < 0)
         return -errno;
@@ -179,22 +207,7 @@ int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n)
         return -EISDIR;
     if (st.st_size < 0 || (uint64_t)st.st_size > limit)
         return -EFBIG;
-    bytes = malloc((size_t)st.st_size + 1);
-    if (!bytes)
-        return -ENOMEM;
-    while (n < (size_t)st.st_size && (got = read(fd, bytes + n, (size_t)st.st_size - n)) != 0) {
-        if (got < 0) {
-            if (errno == EINTR)
-                continue;
-            return -errno;
-        }
-        n += (size_t)got;
-    }
-    bytes[n] = '\0';
-    *ret_bytes = TAKE_PTR(bytes);
-    if (ret_n)
-        *ret_n = n;
-    return 0;
+    return read_all(fd, limit, (size_t)st.st_size, ret_bytes, ret_n);
 }
 
 /* Where the file system knows no flags of rename, as NFS and Gluster. A directory replaces no other that has something in it; for

@@ -24,7 +24,7 @@ int atomic_file_write_through(const char *path, const void *bytes, size_t n);
 /* Whether it can be, before hours are spent on what is to be in it. */
 int atomic_file_may_write_through(const char *path);
 
-/* Whole file into memory, a NUL behind it. Caller frees. -EFBIG: larger than `limit`. */
+/* Whole file, or what comes out of a pipe until its end, into memory, a NUL behind it. Caller frees. -EFBIG: larger than `limit`. */
 int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n);
 
 /* The directory's entries are durable: what was made, renamed or removed in it. */

@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 
+struct strbuf;
+
 enum { YAML_MAX_DEPTH = 12, YAML_MAX_NODES = 20000, YAML_MAX_BYTES = 1 << 20 };
 enum yaml_kind { YAML_SCALAR, YAML_MAP, YAML_LIST };
 
@@ -30,4 +32,11 @@ struct yaml_node *yaml_tree_free(struct yaml_node *root);
 DEFINE_FREEP(struct yaml_node, yaml_tree_free)
 
 const struct yaml_node *yaml_tree_get(const struct yaml_node *map, const char *key);    /* NULL: not there */
+/* The value becomes the key's in the map, in place of the one it had or behind the others; the map owns it then. -ENOMEM: it is
+ * still the caller's. */
+int yaml_tree_put(struct yaml_node *map, const char *key, struct yaml_node *value);
+/* A map as text: a line for each key, for each entry of a list of maps. Parsed again it is the same tree, but for lines and
+ * columns. -ENOMEM. */
+int yaml_tree_write(const struct yaml_node *root, struct strbuf *out);
+
 const char *yaml_kind_name(enum yaml_kind kind);    /* "a value", "a map", "a list" */

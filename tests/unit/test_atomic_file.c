@@ -155,6 +155,31 @@ static void test_reading(void **state)
     free(text);
 }
 
+/* A pipe says that its size is 0, and more may come than was asked for at once. */
+static void test_reading_a_pipe(void **state)
+{
+    enum { MANY = 5000 };
+    char sent[MANY], name[32], *text = NULL;
+    size_t n = 0;
+
+    (void)state;
+    memset(sent, 'x', sizeof sent);
+    for (int limit = MANY - 1; limit <= MANY; limit++) {
+        int ends[2];
+
+        assert_int_equal(pipe(ends), 0);
+        assert_int_equal(write(ends[1], sent, sizeof sent), (int)sizeof sent);
+        close(ends[1]);
+        snprintf(name, sizeof name, "/proc/self/fd/%d", ends[0]);
+        assert_int_equal(file_read(name, (size_t)limit, &text, &n), limit < MANY ? -EFBIG : 0);
+        close(ends[0]);
+    }
+    assert_int_equal(n, MANY);
+    assert_memory_equal(text, sent, MANY);
+    assert_int_equal(text[MANY], '\0');
+    free(text);
+}
+
 static size_t times(const char *word)
 {
     size_t n = 0;
@@ -355,7 +380,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_a_pipe_stays_a_pipe), TEST(test_in_order), TEST(test_what_fails_leaves_what_was_there),
-        TEST(test_a_name_that_is_given), TEST(test_reading), TEST(test_a_directory), TEST(test_a_link_is_followed),
+        TEST(test_a_name_that_is_given), TEST(test_reading), TEST(test_reading_a_pipe), TEST(test_a_directory), TEST(test_a_link_is_followed),
         TEST(test_a_link_that_cannot_be_followed),
         TEST(test_asked_before), TEST(test_what_fails_behind_a_link),
         TEST(test_an_open_file),
