@@ -13,14 +13,15 @@ static int usage(FILE *out, int status)
 {
     fprintf(out,
             "usage: gantry compare RUN RUN... [options]\n"
-            "In what up to %d runs differ, and what came of each: a table here, and a page with every curve of\n"
-            "all runs in one frame. The runs must have ended, or be drained, wherever they are in their stages.\n"
-            "Those that differ in their seed alone are one arm of an experiment: arms are compared, too.\n"
+            "In what runs differ, and what came of each: a table here, and a page with every curve of all runs in\n"
+            "one frame. The runs must have ended, or be drained, wherever they are in their stages. Those that\n"
+            "differ in their seed alone are one arm of an experiment: arms are compared, too, and have a curve\n"
+            "each, the mean of their seeds. More than %d runs (at most %d) are shown by their arms.\n"
             "  -o FILE.html     the page (compare.html in the current directory); - for none\n"
             "  --policy NAME    whose test is compared, state by state, with the first run's: sft, best, last,\n"
             "                   or what else their eval stages name (last)\n"
             "  --json           as JSON on stdout in place of the table, and no page unless -o names one\n",
-            COMPARE_MAX);
+            COMPARE_COLUMNS, COMPARE_MAX);
     return status;
 }
 
@@ -77,7 +78,7 @@ int cmd_compare(int argc, char **argv)
         }
     n = argc - optind;
     if (n < 2 || n > COMPARE_MAX) {
-        fprintf(stderr, "gantry compare: %d runs are named; 2 to %d can be held beside one another\n", n, COMPARE_MAX);
+        fprintf(stderr, "gantry compare: %d runs are named; 2 to %d can be compared\n", n, COMPARE_MAX);
         return usage(stderr, CLI_USAGE);
     }
     if (!path && !json)

@@ -159,6 +159,9 @@ int comparison_load(const char *const *dirs, int n, const char *policy, struct c
             r = error_set(error, -r, "%s: its test cannot be compared: %s", dirs[i], strerror(-r));
     if (r == 0 && (r = comparison_find_arms(&c)) < 0)
         r = error_set(error, -r, "out of memory");
+    if (r == 0 && n > COMPARE_COLUMNS && c.n_arms > COMPARE_COLUMNS)
+        r = error_set(error, E2BIG, "these are %d runs of %d different configurations; beside one another go %d runs, or so many "
+                      "configurations with seeds of each", n, c.n_arms, COMPARE_COLUMNS);
     if (r < 0)
         comparison_release(&c);
     else

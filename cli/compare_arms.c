@@ -6,32 +6,33 @@
 #include "base/figure.h"
 #include "cli/compare.h"
 
-struct alike {
-    bool differ;
-};
-
 /* Which seed, and where and how it ran, are no other experiment. */
-static void look(const char *place, const char *const *values, void *arg)
+bool comparison_is_aside(const char *place)
 {
     static const char *const aside[] = {"run.seed", "cluster.", "timing.", "journal."};
-    struct alike *alike = arg;
 
-    (void)values;
     for (size_t i = 0; i < ARRAY_SIZE(aside); i++)
         if (!strncmp(place, aside[i], strlen(aside[i])))
-            return;
-    alike->differ = true;
+            return true;
+    return false;
+}
+
+static void look(const char *place, const char *const *values _unused_, void *arg)
+{
+    bool *differ = arg;
+
+    *differ |= !comparison_is_aside(place);
 }
 
 static int is_of(const struct comparison *c, int run, const struct comparison_arm *arm, bool *ret)
 {
     const struct run_config *pair[] = {c->runs[run].config, c->runs[arm->runs[0]].config};
-    struct alike alike = {false};
-    int r = run_config_compare(pair, 2, look, &alike);
+    bool differ = false;
+    int r = run_config_compare(pair, 2, look, &differ);
 
     for (int i = 0; i < arm->n; i++) /* the same seed again: another run of the same, no seed more */
-        alike.differ |= c->runs[arm->runs[i]].config->seed == c->runs[run].config->seed;
-    *ret = !alike.differ;
+        differ |= c->runs[arm->runs[i]].config->seed == c->runs[run].config->seed;
+    *ret = !differ;
     return r;
 }
 

@@ -1,224 +1,42 @@
-/* The tables of a comparison: row by row, as text, as JSON. */
+/* The tables of a comparison: as text, as JSON. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 
-#include "base/figure.h"
 #include "base/json_write.h"
 #include "cli/compare.h"
-#include "cli/report_series.h"
-#include "proto/control.pb-c.h"
 
-enum { CELL = 96, SHOWN = 44, SMOOTHED = 10 }; /* SHOWN: characters of a cell in a terminal */
+enum { LABEL = 96, SHOWN = 44 };    /* SHOWN: characters of a cell in a terminal */
 
 const char *compared_letter(int run)
 {
-    static const char *const letters[COMPARE_MAX] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+    static const char letters[COMPARE_MAX][2] = {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
+                                                 "s", "t", "u", "v", "w", "x", "y", "z", "A", "B", "C", "D", "E", "F", "G", "H", "I", "J",
+                                                 "K", "L", "M", "N", "O", "P", "Q", "R", "S", "T", "U", "V", "W", "X", "Y", "Z"};
 
     return letters[run];
 }
 
-/* ---- rows -------------------------------------------------------------------------------------------------------------- */
-
-int comparison_differences(const struct comparison *c, run_config_row_fn row, void *arg)
+void compared_name(const struct comparison *c, int run, char ret[COMPARED_NAME])
 {
-    const struct run_config *configs[COMPARE_MAX];
+    const char *name = strrchr(c->runs[run].dir, '/');
 
-    for (int i = 0; i < c->n; i++)
-        configs[i] = c->runs[i].config;
-    return run_config_compare(configs, c->n, row, arg);
+    snprintf(ret, COMPARED_NAME, "%s: %s", compared_letter(run), name && name[1] ? name + 1 : c->runs[run].dir);
 }
 
-/* One cell's text; false: this run has nothing to say. */
-typedef bool (*cell_fn)(const struct comparison *c, const struct compared *run, const char *of, char ret[CELL]);
-
-static bool cell_state(const struct comparison *c, const struct compared *run, const char *of, char ret[CELL])
+void comparison_arm_name(const struct comparison *c, int which, char ret[COMPARED_NAME])
 {
-    (void)c;
-    (void)of;
-    if (run_stages_all(&run->stages))
-        snprintf(ret, CELL, "finished");
-    else
-        snprintf(ret, CELL, "%s%s%s, %d of %d stages", run->stages.stopped[0] ? "stopped" : "down",
-                 run->stages.next[0] ? " in " : "", run->stages.next, run->stages.done, run->stages.of);
-    return true;
-}
+    const struct comparison_arm *arm = &c->arms[which];
+    const char *dir = c->runs[arm->runs[0]].dir, *name = strrchr(dir, '/');
 
-static bool cell_episodes(const struct comparison *c, const struct compared *run, const char *of, char ret[CELL])
-{
-    int n = 0;
-
-    (void)c;
-    (void)of;
-    for (size_t i = 0; i < run->data.n_episodes; i++)
-        n += run->data.episodes[i].purpose == GANTRY__PURPOSE__PURPOSE_TRAIN && run->data.episodes[i].state != EPISODE_OPEN;
-    snprintf(ret, CELL, "%d", n);
-    return n > 0;
-}
-
-static bool cell_wall(const struct comparison *c, const struct compared *run, const char *of, char ret[CELL])
-{
-    double wall = 0;
-
-    (void)c;
-    for (size_t i = 0; i < run->data.n_stages; i++)
-        if (!of || !strcmp(run->data.stages[i].kind, of))
-            wall += run->data.stages[i].wall_s;
-    snprintf(ret, CELL, "%.0f", wall);
-    return wall > 0;
-}
-
-static bool cell_training(const struct comparison *c, const struct compared *run, const char *of, char ret[CELL])
-{
-    _cleanup_free_ struct report_point *points = NULL;
-    double sums[2] = {0}, counts[2] = {0};
-    int n;
-
-    (void)c;
-    (void)of;
-    if (report_train_points(&run->data, NULL, &points, &n) < 0)
-        return false;
-    for (int i = 0; i < n; i++)
-        if (isfinite(points[i].success) && (i == 0 || i >= n - SMOOTHED)) {
-            sums[i > 0] += points[i].success;
-            counts[i > 0]++;
-        }
-    snprintf(ret, CELL, counts[1] > 0 ? "%.3f -> %.3f" : "%.3f", sums[0] / counts[0], sums[1] / counts[1]);
-    return counts[0] > 0;
-}
-
-static bool cell_val(const struct comparison *c, const struct compared *run, const char *of, char ret[CELL])
-{
-    _cleanup_free_ double *x = calloc(run->data.n_scalars + 1, sizeof *x), *y = calloc(run->data.n_scalars + 1, sizeof *y);
-    int n = x && y ? report_series_points(&run->data, "success/val", x, y) : 0, best = 0;
-
-    (void)c;
-    (void)of;
-    for (int i = 1; i < n; i++)
-        if (y[i] > y[best])
-            best = i;
-    if (n > 0)
-        snprintf(ret, CELL, "%.3f after %.0f", y[best], x[best]);
-    return n > 0;
-}
-
-static bool cell_test(const struct comparison *c, const struct compared *run, const char *of, char ret[CELL])
-{
-    struct compared_test test;
-    char temperature[24] = "";
-
-    (void)c;
-    if (!compared_test(run, of, &test))
-        return false;
-    if (isfinite(test.temperature))
-        snprintf(temperature, sizeof temperature, ", T %.3g", test.temperature);
-    snprintf(ret, CELL, "%.3f [%.3f %.3f] of %d%s", test.success, test.low, test.high, test.episodes, temperature);
-    return true;
-}
-
-static bool cell_task(const struct comparison *c, const struct compared *run, const char *of, char ret[CELL])
-{
-    json_t *policy = json_object_get(compared_policies(run), c->policy);
-    json_t *task = json_object_get(json_object_get(policy, "tasks"), of);
-
-    if (!task)
-        return false;
-    snprintf(ret, CELL, "%.3f of %lld", json_number_value(json_object_get(task, "success")),
-             (long long)json_integer_value(json_object_get(task, "episodes")));
-    return true;
-}
-
-static bool cell_over(const struct comparison *c, const struct compared *run, const char *of, char ret[CELL])
-{
-    const struct paired *d = &run->over;
-
-    (void)c;
-    (void)of;
-    if (d->pairs)
-        snprintf(ret, CELL, "%+.1f [%+.1f %+.1f], %d pairs, p %.2g", figure(100 * d->mean, 1), figure(100 * d->low, 1),
-                 figure(100 * d->high, 1), d->pairs, d->p);
-    return d->pairs > 0;
-}
-
-struct sink {
-    const struct comparison *c;
-    run_config_row_fn row;
-    void *arg;
-};
-
-/* A row that no run has anything to say in is left out. */
-static void add(const struct sink *sink, const char *label, cell_fn cell, const char *of)
-{
-    char texts[COMPARE_MAX][CELL];
-    const char *cells[COMPARE_MAX];
-    bool any = false;
-
-    for (int i = 0; i < sink->c->n; i++) {
-        cells[i] = cell(sink->c, &sink->c->runs[i], of, texts[i]) ? texts[i] : NULL;
-        any |= cells[i] != NULL;
-    }
-    if (any)
-        sink->row(label, cells, sink->arg);
-}
-
-/* Names of one level of a run's test, each once, those of earlier runs first. */
-static void each_name(const struct sink *sink, json_t *(*names)(const struct comparison *, const struct compared *),
-                      const char *what, cell_fn cell)
-{
-    for (int i = 0; i < sink->c->n; i++) {
-        json_t *object = names(sink->c, &sink->c->runs[i]), *value;
-        const char *name;
-
-        json_object_foreach(object, name, value)
-        {
-            char label[CELL];
-            bool before = false;
-
-            for (int k = 0; k < i; k++)
-                before |= json_object_get(names(sink->c, &sink->c->runs[k]), name) != NULL;
-            snprintf(label, sizeof label, "%s%s", what, name);
-            if (!before)
-                add(sink, label, cell, name);
-        }
-    }
-}
-
-static json_t *policies_of(const struct comparison *c, const struct compared *run)
-{
-    (void)c;
-    return compared_policies(run);
-}
-
-static json_t *tasks_of(const struct comparison *c, const struct compared *run)
-{
-    json_t *tasks = json_object_get(json_object_get(compared_policies(run), c->policy), "tasks");
-
-    return json_object_size(tasks) > 1 ? tasks : NULL;
-}
-
-void comparison_figures(const struct comparison *c, run_config_row_fn row, void *arg)
-{
-    const struct sink sink = {c, row, arg};
-    char label[CELL];
-
-    add(&sink, "state", cell_state, NULL);
-    add(&sink, "episodes of rl", cell_episodes, NULL);
-    add(&sink, "wall of rl, s", cell_wall, "rl");
-    add(&sink, "wall of all stages, s", cell_wall, NULL);
-    add(&sink, "success in training, first iteration -> last ten", cell_training, NULL);
-    add(&sink, "best on val, after iteration", cell_val, NULL);
-    each_name(&sink, policies_of, "test: ", cell_test);
-    snprintf(label, sizeof label, "%s, ", c->policy);
-    each_name(&sink, tasks_of, label, cell_task);
-    snprintf(label, sizeof label, "%s over a's, points", c->policy);
-    add(&sink, label, cell_over, NULL);
+    snprintf(ret, COMPARED_NAME, "%d: %.36s, %d seed%s", which + 1, name && name[1] ? name + 1 : dir, arm->n, arm->n == 1 ? "" : "s");
 }
 
 /* ---- as text ----------------------------------------------------------------------------------------------------------- */
 
 struct text {
     int n;
-    size_t widths[COMPARE_MAX + 1];
+    size_t widths[COMPARE_COLUMNS + 1];
     struct strbuf *out; /* NULL: widths are measured */
 };
 
@@ -228,7 +46,7 @@ static void text_row(const char *label, const char *const *cells, void *arg)
 
     for (int i = 0; i <= t->n; i++) {
         const char *cell = i == 0 ? label : cells[i - 1] ?: "-";
-        size_t most = i == 0 ? CELL : SHOWN, length = strlen(cell);
+        size_t most = i == 0 ? LABEL : SHOWN, length = strlen(cell);
 
         t->widths[i] = MAX(t->widths[i], MIN(length, most));
         if (t->out && length > most)
@@ -242,36 +60,42 @@ static void text_row(const char *label, const char *const *cells, void *arg)
         strbuf_addc(t->out, '\n');
 }
 
-static int text_rows(const struct comparison *c, struct text *t, struct strbuf *out)
+static int text_rows(const struct comparison *c, bool arms, struct text *t, struct strbuf *out)
 {
-    const char *letters[COMPARE_MAX];
+    static const char *const numbers[COMPARE_COLUMNS] = {"1", "2", "3", "4", "5", "6", "7", "8"};
+    const char *headings[COMPARE_COLUMNS];
     size_t before;
     int r;
 
-    for (int i = 0; i < c->n; i++)
-        letters[i] = compared_letter(i);
+    for (int i = 0; i < t->n; i++)
+        headings[i] = arms ? numbers[i] : compared_letter(i);
     t->out = out;
-    text_row("", letters, t);
+    text_row("", headings, t);
     before = out ? out->length : 0;
-    r = comparison_differences(c, text_row, t);
+    r = arms ? comparison_arm_differences(c, text_row, t) : comparison_differences(c, text_row, t);
     if (out && out->length == before)
-        strbuf_adds(out, "(the configurations differ in nothing but the run's name)\n");
+        strbuf_addf(out, "(the configurations differ in nothing but the run's name%s)\n", arms ? " and seed" : "");
     if (out)
         strbuf_addc(out, '\n');
-    comparison_figures(c, text_row, t);
+    if (arms)
+        comparison_arm_figures(c, text_row, t);
+    else
+        comparison_figures(c, text_row, t);
     return r;
 }
 
+/* Runs have a column each while they fit; then arms have. */
 int comparison_print(const struct comparison *c, struct strbuf *out)
 {
-    struct text t = {.n = c->n};
-    int r = text_rows(c, &t, NULL);
+    bool arms = c->n > COMPARE_COLUMNS;
+    struct text t = {.n = arms ? c->n_arms : c->n};
+    int r = text_rows(c, arms, &t, NULL);
 
     for (int i = 0; i < c->n; i++)
         strbuf_addf(out, "%s: %s\n", compared_letter(i), c->runs[i].dir);
     if (r == 0)
-        r = text_rows(c, &t, out);
-    for (int i = 0; i < c->n_arms && comparison_has_seeds(c); i++) {
+        r = text_rows(c, arms, &t, out);
+    for (int i = 0; i < c->n_arms && comparison_has_seeds(c) && !arms; i++) {
         strbuf_addf(out, i ? "%d. " : "\n%d. ", i + 1);
         comparison_arm_words(c, i, out);
         strbuf_addc(out, '\n');

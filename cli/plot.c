@@ -43,7 +43,7 @@ static int add_series(struct plot *plot, const char *name, const double *x, cons
     if (plot->count == PLOT_MAX_SERIES)
         return -ENOSPC;
     s = &plot->series[plot->count];
-    *s = (struct plot_series) {.x = copy_points(x, n), .y = copy_points(y, n), .n = n, .style = style};
+    *s = (struct plot_series) {.x = copy_points(x, n), .y = copy_points(y, n), .n = n, .style = style, .colour = plot->colours};
     if (y2)
         s->y2 = copy_points(y2, n);
     if (!s->x || !s->y || (y2 && !s->y2)) {
@@ -54,6 +54,7 @@ static int add_series(struct plot *plot, const char *name, const double *x, cons
     }
     snprintf(s->name, sizeof s->name, "%s", name);
     plot->count++;
+    plot->colours++;
     return 0;
 }
 
@@ -65,6 +66,16 @@ int plot_line(struct plot *plot, const char *name, const double *x, const double
 int plot_band(struct plot *plot, const char *name, const double *x, const double *low, const double *high, int n)
 {
     return add_series(plot, name, x, low, high, n, PLOT_BAND);
+}
+
+int plot_spread(struct plot *plot, const double *x, const double *low, const double *high, int n)
+{
+    int r;
+
+    plot->colours--;
+    r = add_series(plot, "", x, low, high, n, PLOT_BAND);
+    plot->colours += r < 0;
+    return r;
 }
 
 void plot_release(struct plot *plot)
@@ -243,7 +254,7 @@ static int write_legend(const struct plot *plot, struct strbuf *out)
 
     for (int i = 0; i < plot->count; i++) {
         const struct plot_series *s = &plot->series[i];
-        const char *colour = colours[(size_t)i % ARRAY_SIZE(colours)];
+        const char *colour = colours[(size_t)s->colour % ARRAY_SIZE(colours)];
         int width = 38 + 6 * (int)strlen(s->name), y;
 
         if (!s->name[0])
@@ -282,7 +293,7 @@ void plot_write(const struct plot *plot, struct strbuf *out)
     write_axes(plot, &d, out);
     for (int i = 0; i < plot->count; i++) {
         const struct plot_series *s = &plot->series[i];
-        const char *colour = colours[(size_t)i % ARRAY_SIZE(colours)];
+        const char *colour = colours[(size_t)s->colour % ARRAY_SIZE(colours)];
 
         if (s->style == PLOT_BAND)
             write_band(s, &d, colour, out);

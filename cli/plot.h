@@ -11,7 +11,7 @@
 
 #include "base/strbuf.h"
 
-enum { PLOT_MAX_SERIES = 12 };
+enum { PLOT_MAX_SERIES = 16 };
 enum plot_style { PLOT_THIN, PLOT_THICK, PLOT_DOTS, PLOT_BAND };
 
 struct plot_series {
@@ -19,6 +19,7 @@ struct plot_series {
     double *x, *y, *y2;         /* owned copies; y2: upper edge of a band */
     int n;
     enum plot_style style;
+    int colour;                 /* of the palette */
 };
 
 struct plot {
@@ -28,12 +29,14 @@ struct plot {
     const char *const *x_names; /* borrowed; x = 0, 1, .. n_x_names - 1 are told by these instead of as numbers */
     int n_x_names;
     struct plot_series series[PLOT_MAX_SERIES];
-    int count;
+    int count, colours;         /* how many of the palette are taken */
 };
 
 /* Copies the points. More than PLOT_MAX_SERIES series: -ENOSPC. */
 int plot_line(struct plot *plot, const char *name, const double *x, const double *y, int n, enum plot_style style);
 int plot_band(struct plot *plot, const char *name, const double *x, const double *low, const double *high, int n);
+/* Around the line that was added last: its colour, no name. */
+int plot_spread(struct plot *plot, const double *x, const double *low, const double *high, int n);
 void plot_write(const struct plot *plot, struct strbuf *out);
 void plot_release(struct plot *plot);
 

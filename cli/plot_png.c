@@ -89,7 +89,7 @@ static int write_png(const struct plot *plot, const char *path, struct error *er
     for (int pass = 0; pass < 2; pass++) /* bands lie under everything */
         for (int i = 0; i < plot->count; i++)
             if ((plot->series[i].style == PLOT_BAND) == (pass == 0))
-                draw_series(&c, &plot->series[i], colours[(size_t)i % ARRAY_SIZE(colours)]);
+                draw_series(&c, &plot->series[i], colours[(size_t)plot->series[i].colour % ARRAY_SIZE(colours)]);
     for (int i = 0; i < plot->count; i++) {
         int width = (int)strlen(plot->series[i].name) * DRAW_ADVANCE + 20;
 
@@ -99,7 +99,7 @@ static int write_png(const struct plot *plot, const char *path, struct error *er
             legend = LEFT;
             line += DRAW_LINE + 4;
         }
-        draw_text(&c.image, legend, line, plot->series[i].name, colours[(size_t)i % ARRAY_SIZE(colours)]);
+        draw_text(&c.image, legend, line, plot->series[i].name, colours[(size_t)plot->series[i].colour % ARRAY_SIZE(colours)]);
         legend += width;
     }
     r = image_write_png(path, c.image.rgb, HEIGHT, WIDTH);

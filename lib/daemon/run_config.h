@@ -171,7 +171,7 @@ bool run_config_differ(const struct run_config *old, const struct run_config *no
 /* Where n of them (RUN_COMPARE_MAX at most) differ, key by key: row(place, values, arg), place "suite.image" or, of a stage,
  * "rl2.lr" by its name, values as config.yaml has them, NULL of one without that stage. Left out: run.name and run.dir, the
  * status page, what `gantry eval` added. -ENOMEM: some values are cut. */
-enum { RUN_COMPARE_MAX = 8 };
+enum { RUN_COMPARE_MAX = 52 };
 typedef void (*run_config_row_fn)(const char *place, const char *const *values, void *arg);
 int run_config_compare(const struct run_config *const *configs, int n, run_config_row_fn row, void *arg);
 

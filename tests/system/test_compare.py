@@ -63,7 +63,7 @@ def test_compare(make_cluster, tmp_path):
     assert not list(slow.root.glob("compare.html")) and "compare.html" not in table.stdout
 
     alone = gantry("compare", slow.run)
-    assert alone.returncode == 2 and "1 runs are named; 2 to 8" in alone.stderr
+    assert alone.returncode == 2 and "1 runs are named; 2 to 52" in alone.stderr
     untested = gantry("compare", slow.run, other.run, "--policy", "bset", "-o", "-")
     assert untested.returncode == 1 and "has not tested bset; it has tested demonstrator, last" in untested.stderr, untested.stderr
     nothing = gantry("compare", slow.run, tmp_path)
@@ -92,6 +92,23 @@ def test_arms(make_cluster):
     said = gantry("compare", *(r.run for r in runs), "--policy", "demonstrator", "-o", "-").stdout.splitlines()
     assert said[-2].startswith("1. a, c (seeds 7, 8): demonstrator 0."), said
     assert said[-1].startswith("2. b, d, e (seeds 8, 7, 9): demonstrator ") and said[-1].endswith("] over the first by 2 seeds and 12 states"), said
+
+
+    # More than eight: a column for each arm. The same runs again are arms of their own.
+    page = runs[0].root / "page.html"
+    twice = gantry("compare", *(r.run for r in runs + runs), "--policy", "demonstrator", "-o", page).stdout.splitlines()
+    columns = {line.split("  ")[0]: [cell.strip() for cell in line.split("  ")[1:] if cell.strip()] for line in twice if line}
+    assert columns["demos.style"] == ["slow", "clean"] * 2 and columns["runs"] == ["a c", "b d e", "f h", "g i j"], twice
+    assert columns["seeds"] == ["7 8", "8 7 9"] * 2 and columns["state"] == ["2 of 2 finished", "3 of 3 finished"] * 2
+    rates = [sum(e.values()) / 12 for e in (ended[1], ended[3], ended[4])]
+    least = f", {min(rates):.3f} to {max(rates):.3f}" if min(rates) < max(rates) else ""
+    assert columns["test: demonstrator"][1] == f"{sum(rates) / 3:.3f}{least}", twice
+    assert columns["demonstrator over 1's, points"][1].startswith(f"{100 * difference:+.1f} [") and "run.seed" not in columns
+    text = page.read_text()
+    assert "2: " in text and ", 3 seeds</th>" in text and text.count("<table class='wide'>") == 2, text[:3000]
+
+    many = gantry("compare", *[runs[0].run] * 9, "-o", "-")
+    assert many.returncode == 1 and "9 runs of 9 different configurations" in many.stderr and not many.stdout
 
 
 def test_a_run_that_is_up(make_cluster):
