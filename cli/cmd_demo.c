@@ -6,7 +6,6 @@
 
 #include "cli/cli.h"
 #include "cli/json_at.h"
-#include "cli/report.h"
 #include "cli/up.h"
 
 /* deploy/demo.yaml, as it was when this was built */
@@ -29,13 +28,11 @@ static int usage(FILE *out, int status)
 
 static double percent(const json_t *summary, const char *key) { return 100 * number_at(summary, key); }
 
-/* The report, and the headline. The summary is there once the last stage has ended. */
+/* The headline, and the report. The summary is there once the last stage has ended. */
 static int conclude(const struct run_config *config)
 {
-    struct error error = {0};
     char path[PATH_MAX];
     json_t *summary;
-    int r;
 
     snprintf(path, sizeof path, "%s/summary.json", config->dir);
     summary = json_load_file(path, 0, NULL);
@@ -46,14 +43,7 @@ static int conclude(const struct run_config *config)
     printf("gantry: success on held-out states: demonstrator %.1f %%, imitation %.1f %%, reinforcement learning %.1f %%\n",
            percent(summary, "success_demonstrator"), percent(summary, "success_before"), percent(summary, "success_after"));
     json_decref(summary);
-    snprintf(path, sizeof path, "%s/report.html", config->dir);
-    r = report_write(config->dir, path, &error);
-    if (r < 0) {
-        fprintf(stderr, "gantry demo: %s\n", error_text(&error, r));
-        return CLI_FAILED;
-    }
-    printf("gantry: %s\n", path);
-    return CLI_OK;
+    return up_report(config);
 }
 
 int cmd_demo(int argc, char **argv)

@@ -250,7 +250,7 @@ static void on_stopped(void *arg)
     if (up->exit_code == CLI_OK && run_stages_read(up->run_dir, &up->config, &stages, NULL) == 0)
         finished = run_stages_all(&stages) && !stages.later_open;
     if (up->exit_code == CLI_OK && finished)
-        say("the run is finished; `gantry report %s` writes its page", where ?: up->run_dir);
+        say("the run is finished");
     else if (up->exit_code == CLI_OK)
         say("drained before its end; `gantry up %s/config.yaml` goes on from here", where ?: up->run_dir);
     lifecycle_stop(up->lifecycle, up->exit_code);
@@ -381,6 +381,7 @@ static int usage(FILE *out, int status)
     fprintf(out, "usage: gantry up [--force] [--env-workers N] [--listen ADDRESS] RUN.yaml|RUN\n"
                  "Starts and watches all daemons of a run on this host, until it is finished. Started again, by its\n"
                  "file or its directory, it goes on where it stopped. Ctrl-C drains; a second one leaves at once.\n"
+                 "At the end it writes RUN/report.html.\n"
                  "To go on further than a run went, put stages behind the last one of its file.\n"
                  "  --force            start even if memory or disk seem too small\n"
                  "  --env-workers N    instead of cluster.env_workers\n"
@@ -475,5 +476,6 @@ int cmd_up(int argc, char **argv)
     if (r < 0)
         return refuse(&error, r);
     run_config_warnings(config, cli_warning, NULL);
-    return up_run(config, force);
+    r = up_run(config, force);
+    return r == CLI_OK ? up_report(config) : r;
 }

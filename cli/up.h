@@ -10,6 +10,8 @@
 int up_run(const struct run_config *config, bool force);
 /* The same with its progress on stderr: stdout is left to a result. */
 int up_run_quietly(const struct run_config *config);
+/* RUN/report.html, if all stages have ended, and a line that says where it is. Returns the exit status. */
+int up_report(const struct run_config *config);
 /* What is printed from here on goes to stderr, until stdout_back(what this returned). -1: it could not be. */
 int stdout_aside(void);
 int stdout_back(int out);

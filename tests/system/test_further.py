@@ -35,6 +35,7 @@ def add(cluster, more):
 def up(cluster, *what):
     done = gantry("up", *(what or [cluster.config]))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(f"\ngantry: {cluster.run}/report.html\n"), done.stdout
     return done.stdout
 
 
@@ -45,7 +46,9 @@ def test_the_same_bits_as_at_once(make_cluster):
     up(cluster)
     assert json.loads((cluster.run / "summary.json").read_text())["policies"]["last"]["episodes"] == 2
     add(cluster, MORE)
+    assert "rl2" not in (cluster.run / "report.html").read_text()
     said = up(cluster)
+    assert "rl2" in (cluster.run / "report.html").read_text()
     assert ", resumed: " in said and "it goes on further than before: 2 stages are new, from rl2 on" in said, said
     assert weights(cluster.run) == weights(at_once.run) and stages(cluster.run) == stages(at_once.run) == ["demos", "sft", "rl", "eval", "rl2", "eval2"]
     assert json.loads((cluster.run / "summary.json").read_text())["policies"]["last"]["episodes"] == 3
