@@ -14,7 +14,7 @@ static const struct cli_command commands[] = {
     {"up", "start and watch all daemons of a run; goes on where it stopped", cmd_up},
     {"status", "what a run is doing", cmd_status},
     {"drain", "let a run finish what is in hand, and end", cmd_drain},
-    {"config", "check, show and explain a run's configuration", cmd_config},
+    {"config", "check, show, explain and change a run's configuration", cmd_config},
     {"runs", "what runs there are, how far each is, what came of it", cmd_runs},
     {"eval", "policies of a run on fresh test states; a checkpoint on a benchmark", cmd_eval},
     {"compare", "several runs beside one another: what differs, what came of each, all curves", cmd_compare},

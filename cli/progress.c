@@ -73,12 +73,15 @@ static void add_time(double seconds, struct strbuf *out)
         strbuf_addf(out, "%" PRId64 ":%02" PRId64, s / 60, s % 60);
 }
 
-static void add_rate(const json_t *status, const char *key, const char *unit, struct strbuf *out)
+/* Of a large model's updates there is none in ten seconds: how long one takes says more then. */
+static void add_rate(const json_t *status, const char *key, const char *what, struct strbuf *out)
 {
     double rate = number(status, key);
 
-    if (rate > 0)
-        strbuf_addf(out, "  %.*f %s", rate < 10 ? 1 : 0, rate, unit);
+    if (rate >= 0.1)
+        strbuf_addf(out, "  %.*f %ss/s", rate < 10 ? 1 : 0, rate, what);
+    else if (rate > 0)
+        strbuf_addf(out, "  %.0f s an %s", 1 / rate, what);
 }
 
 void progress_line(const json_t *status, struct strbuf *out)
@@ -109,8 +112,8 @@ void progress_line(const json_t *status, struct strbuf *out)
     if (number(episodes, "failed") > 0)
         strbuf_addf(out, "  failed %.0f", number(episodes, "failed"));
     add_success(status, integer(status, "iterations") > 0, out);
-    add_rate(status, "env_steps_per_s", "env steps/s", out);
-    add_rate(status, "updates_per_s", "updates/s", out);
+    add_rate(status, "env_steps_per_s", "env step", out);
+    add_rate(status, "updates_per_s", "update", out);
     if (json_is_number(left)) {         /* the coordinator says none while nobody works, or before it knows */
         strbuf_adds(out, "  ");
         add_time(json_number_value(left), out);

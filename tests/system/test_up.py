@@ -161,9 +161,14 @@ def test_runs_to_its_end(run):
     run.status(state="paused", waiting_for="space in /x")
     seen = run.commands().count("status")
     run.wait(lambda: run.commands().count("status") >= seen + 2, "two looks at a full disk")
+    for iteration, rate in enumerate((0.02, 0.25, 35), 50):
+        run.status(state="training", iteration=iteration, updates_per_s=rate)
+        seen = run.commands().count("status")
+        run.wait(lambda: run.commands().count("status") >= seen + 2, "two looks at the speed")
     run.status(state="finished")
     code, out = run.end()
     assert code == 0, out
+    assert "  50 s an update" in out and "  0.2 updates/s" in out and "  35 updates/s" in out, out
     assert "(stage 1 of 1)  playing 3/8 episodes  success 0.50" in out and out.count("paused for space in /x") == 1
     assert "the run is finished" in out
     assert all(gone(pid) for pid in run.starts())
