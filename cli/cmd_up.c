@@ -477,5 +477,7 @@ int cmd_up(int argc, char **argv)
         return refuse(&error, r);
     run_config_warnings(config, cli_warning, NULL);
     r = up_run(config, force);
-    return r == CLI_OK ? up_report(config) : r;
+    if (r == CLI_OK)
+        (void)up_report(config);        /* what is finished is finished, also where its page finds no room; it said so */
+    return r;
 }

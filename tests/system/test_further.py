@@ -57,6 +57,15 @@ def test_the_same_bits_as_at_once(make_cluster):
     assert "goes on further" not in up(cluster) and "goes on further" not in up(cluster, cluster.run)
 
 
+def test_no_room_for_the_page(make_cluster):
+    """The run is finished all the same: Slurm's workers, for one, go by that."""
+    cluster = make_cluster(stages=copy.deepcopy(STAGES[:1]))
+    (cluster.run / "report.html").mkdir(parents=True)
+    done = gantry("up", cluster.config)
+    assert done.returncode == 0 and done.stdout.endswith("the run is finished\n"), done.stdout + done.stderr
+    assert "the run's page is not written: " in done.stderr and f"`gantry report {cluster.run}` writes it" in done.stderr, done.stderr
+
+
 def test_evaluated_in_between(make_cluster):
     """Evaluations keep their places, whoever is killed while stages are added; what `gantry eval` asks later comes behind these."""
     def evaluate(*words):
