@@ -9,6 +9,7 @@
 #include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/up.h"
+#include "cli/up_config.h"
 
 static int usage(FILE *out, int status)
 {
@@ -100,7 +101,7 @@ static int finish(const struct ablate *a, bool json, struct error *error)
 static int prepare(struct ablate *a, const char *config, const char *dir, struct error *error)
 {
     char here[PATH_MAX];
-    int r = run_config_load(config, &a->config, error);
+    int r = up_config_load(config, &a->config, error);
 
     if (r < 0)
         return r;

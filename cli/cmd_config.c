@@ -9,6 +9,7 @@
 #include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/preflight.h"
+#include "cli/up_config.h"
 #include "daemon/config.h"
 #include "daemon/run_config.h"
 #include "daemon/run_config_edit.h"
@@ -110,13 +111,23 @@ static int explain(const char *key, struct strbuf *out, struct error *error)
     return r < 0 || out->length ? r : run_config_explain(key, out, error);
 }
 
+static bool name_tasks(const char *path, struct run_config *config, struct config_faults *faults)
+{
+    struct error error = {0};
+
+    if (up_config_name_tasks(path, config, &error) == 0)
+        return true;
+    config_fault(faults, &error);
+    return false;
+}
+
 /* Everything at once: also what only the values' meaning tells, of those that could be read. */
 static int check(const char *path, struct run_config *config)
 {
     struct config_faults faults, meant = {0};
     char prefix[PATH_MAX];
 
-    if (run_config_load_all(path, config, &faults) == 0)
+    if (run_config_load_all(path, config, &faults) == 0 && name_tasks(path, config, &faults))
         run_config_warnings(config, cli_warning, NULL);
     say_faults(path, &faults, "");
     check_values(config, &meant);
@@ -142,8 +153,10 @@ static int show(const char *path, struct run_config *config)
     struct config_faults faults;
     int r = run_config_load_all(path, config, &faults);
 
+    if (r == 0)
+        (void)name_tasks(path, config, &faults);
     say_faults(path, &faults, "");
-    if (r < 0)
+    if (faults.n)
         return CLI_FAILED;
     run_config_warnings(config, cli_warning, NULL);
     if ((r = run_config_write(config, &out)) < 0)

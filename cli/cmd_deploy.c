@@ -10,6 +10,7 @@
 #include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/deploy.h"
+#include "cli/up_config.h"
 
 static int usage(FILE *out, int status)
 {
@@ -134,7 +135,7 @@ int cmd_deploy(int argc, char **argv)
     }
     slurm.more = argv + optind + 1;
     deploy.root = install ? root : NULL;
-    r = run_config_load(path, config, &error);
+    r = up_config_load(path, config, &error);
     if (r == 0)
         r = resolve(config, systemd, &error);
     if (r == 0 && systemd)

@@ -468,7 +468,7 @@ int cmd_up(int argc, char **argv)
         return usage(stderr, CLI_USAGE);
     r = config ? up_config_find(argv[optind], path, &error) : -ENOMEM;
     if (r == 0)
-        r = run_config_load(path, config, &error);
+        r = up_config_load(path, config, &error);
     if (r == 0) {
         up_config_own_dir(path, config);
         r = apply_options(workers, listen, config, &error);

@@ -6,6 +6,37 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "sim/sim.h"
+
+int up_config_name_tasks(const char *path, struct run_config *config, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    const struct sim_task_info *infos;
+    char named[PATH_MAX + 32];
+    int n, r;
+
+    if (!run_config_all_tasks(config))
+        return 0;
+    snprintf(named, sizeof named, "%s, all tasks named", path);
+    n = sim_suite_known_tasks(config->suite, &infos);
+    if (n < 1 || n > RUN_MAX_TASKS)
+        return error_set(error, EINVAL, "%s: suite.tasks: [all]: the tasks of suite %s are not known here: name them", path,
+                         config->suite);
+    for (int i = 0; i < n; i++)
+        snprintf(config->tasks[i], sizeof config->tasks[i], "%s", infos[i].name);
+    config->n_tasks = n;
+    r = run_config_write(config, &text);
+    return r < 0 ? error_set(error, ENOMEM, "%s: out of memory", path)
+                 : run_config_parse(text.text, text.length, named, config, error);
+}
+
+int up_config_load(const char *path, struct run_config *ret, struct error *error)
+{
+    int r = run_config_load(path, ret, error);
+
+    return r < 0 ? r : up_config_name_tasks(path, ret, error);
+}
+
 int up_config_find(const char *given, char ret[PATH_MAX], struct error *error)
 {
     struct stat st;

@@ -37,6 +37,9 @@ static int load_config(struct edge *edge, const char *config_path, const char *r
     }
     if (r == 0)
         r = run_config_load(config_path, &edge->config, error);
+    if (r == 0 && run_config_all_tasks(&edge->config))
+        r = error_set(error, EINVAL, "%s: suite.tasks: [all] is for `gantry up`; `gantry config show` prints this file with their names",
+                      config_path);
     if (r == 0 && run_dir &&
         (size_t)snprintf(edge->config.dir, sizeof edge->config.dir, "%s", run_dir) >= sizeof edge->config.dir)
         r = error_set(error, ENAMETOOLONG, "--run-dir %s: path too long", run_dir);

@@ -53,6 +53,11 @@ void stage_config_defaults(enum stage_kind kind, const struct rl_preset *preset,
     snprintf(ret->rl.preset, sizeof ret->rl.preset, "%s", preset->name);
 }
 
+bool run_config_all_tasks(const struct run_config *config)
+{
+    return config->n_tasks == 1 && !strcmp(config->tasks[0], "all") && strcmp(config->suite, "remote") != 0;
+}
+
 int run_config_test_states(const struct run_config *config)
 {
     return strncmp(config->suite, "libero_", 7) == 0 ? 50 : 0;      /* the rows of every .pruned_init file */

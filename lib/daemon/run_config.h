@@ -184,6 +184,10 @@ int run_config_anchor(struct run_config *config, const char *here, struct error 
  * another machine. */
 void run_config_adopt_paths(struct run_config *config, struct run_config *old);
 
+/* suite.tasks is [all]: every task of the suite, which who knows it has yet to name (cli/up_config.h). Until then nothing is checked
+ * that depends on how many there are. Of suite remote it is a task's name like any other. */
+bool run_config_all_tasks(const struct run_config *config);
+
 /* How many test states each task of the suite has, numbered from 0; 0: any number. */
 int run_config_test_states(const struct run_config *config);
 

@@ -40,7 +40,7 @@ static void check_rl(struct checking *c, const struct rl_config *rl)
         REFUSE(c, "kl",
                "kl k1 as a loss has no gradient in expectation and belongs to the preset writeup; use exact, k3 or "
                "k1_reward");
-    if (rl->n_levels != 0 && rl->n_levels != c->config->n_tasks)
+    if (rl->n_levels != 0 && rl->n_levels != c->config->n_tasks && !run_config_all_tasks(c->config))
         REFUSE(c, "levels", "%d levels for %d tasks; give one for each of suite.tasks, or none", rl->n_levels,
                c->config->n_tasks);
     if ((rl->on_hack == HACK_REFRESH || rl->prm_refresh) && !c->have_prm)
@@ -147,7 +147,9 @@ static void check_test_states(struct checking *c, const struct eval_config *eval
     const int states = run_config_test_states(c->config), tasks = MAX(c->config->n_tasks, 1);
     const int last = eval->first_state + (episodes + tasks - 1) / tasks - 1;
 
-    if (!states || last < states || eval->on_val)       /* val states are drawn: there are as many as are asked for */
+    if (!states || last < states || run_config_all_tasks(c->config))
+        return;
+    if (eval->on_val)           /* these are drawn: there are as many as are asked for */
         return;
     REFUSE(c, eval->first_state >= states ? "first_state" : key,
            "%s has %d test states of each task, 0 to %d: %d episodes over %d task%s from state %d on would need %d",

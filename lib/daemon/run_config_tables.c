@@ -61,7 +61,7 @@ static const struct config_key suite_keys[] = {
     ROW_STRING(R, "name", suite, NULL, "tabletop",
                "the simulator suite: tabletop, libero_spatial, libero_object, libero_goal, libero_10, libero_90, or remote: "
                "one of your own (docs/remote.md)"),
-    ROW_LIST(R, "tasks", CONFIG_TYPE_STRINGS, tasks, n_tasks, 0, 0, "[pick_up_object]", "the tasks one policy learns, by name"),
+    ROW_LIST(R, "tasks", CONFIG_TYPE_STRINGS, tasks, n_tasks, 0, 0, "[pick_up_object]", "the tasks one policy learns, by name; [all]: every one of the suite"),
     ROW_STRING(R, "remote", remote, NULL, "",
                "suite remote: the command that starts the simulator, once for each slot of each env worker; or unix:PATH, a "
                "socket at which a simulator listens"),
