@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/atomic_file.h"
 #include "base/clock.h"
-#include "base/macro.h"
+#include "base/strbuf.h"
 #include "cli/cli.h"
 #include "cli/model.h"
 #include "cli/sim.h"
@@ -134,21 +135,20 @@ static int write_video(struct play *p, uint64_t state, int steps, struct error *
 static int write_actions(const struct play *p, uint64_t state, int steps, struct error *error)
 {
     const int dims = p->target.info->action_dims;
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
     char path[4096];
-    FILE *out;
+    int r;
 
     path_for(p, p->record, state, path, sizeof(path));
-    out = fopen(path, "we");
-    if (!out)
-        return error_set(error, errno, "%s: %s", path, strerror(errno));
-    fprintf(out, "# %s %s, %s state %" PRIu64 ", %s%s\n", p->target.suite_name,
-            p->target.info->name, sim_split_name(p->target.split), state, p->actor.name,
-            dims == SIM_ACTION_DIMS ? ": dx dy dz droll dpitch dyaw gripper" : "");
+    strbuf_addf(&out, "# %s %s, %s state %" PRIu64 ", %s%s\n", p->target.suite_name, p->target.info->name,
+                sim_split_name(p->target.split), state, p->actor.name,
+                dims == SIM_ACTION_DIMS ? ": dx dy dz droll dpitch dyaw gripper" : "");
     for (int t = 0; t < steps; t++)
         for (int i = 0; i < dims; i++)
-            fprintf(out, "%.9g%c", (double)p->actions[dims * t + i], i == dims - 1 ? '\n' : ' ');
-    if (fclose(out) != 0)
-        return error_set(error, errno, "%s: %s", path, strerror(errno));
+            strbuf_addf(&out, "%.9g%c", (double)p->actions[dims * t + i], i == dims - 1 ? '\n' : ' ');
+    r = out.failed ? -ENOMEM : atomic_file_write_through(path, out.text, out.length);
+    if (r < 0)
+        return error_set(error, -r, "%s: %s", path, strerror(-r));
     printf("%s\n", path);
     return 0;
 }

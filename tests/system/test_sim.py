@@ -40,6 +40,12 @@ def test_expert_and_replay(tmp_path):
     width, height = png_size(tmp_path / "a.png")
     assert width > 5 * 64 and height > 64
     assert "no success" in sim("play", "--states", "3", "--policy", "no-op", "--steps", "5")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "a.txt")
+    before = (tmp_path / "a.txt").stat().st_ino
+    sim("play", "--states", "3", "--record", tmp_path / "link.txt")         # replaced as a whole, behind a link, too
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "a.txt").stat().st_ino != before
+    full = subprocess.run([BIN / "gantry", "sim", "play", "--states", "3", "--record", "/dev/full"], capture_output=True, text=True)
+    assert full.returncode == 1 and "/dev/full: No space left on device" in full.stderr, full.stderr
 
 
 def test_many_states(tmp_path):
