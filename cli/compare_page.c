@@ -93,12 +93,10 @@ int comparison_page(const struct comparison *c, struct strbuf *out)
         html_escape(out, c->runs[i].dir);
     }
     strbuf_adds(out, "</p>");
-    if (comparison_has_seeds(c))
-        r = write_arms(c, out);
-    if (r == 0)
-        r = write_runs(c, out);
-    if (r == 0)
+    if (!comparison_has_seeds(c) && (r = write_runs(c, out)) == 0)
         r = comparison_curves(c, out);
+    if (comparison_has_seeds(c) && (r = write_arms(c, out)) == 0 && (r = comparison_curves(c, out)) == 0)
+        r = write_runs(c, out);     /* each by itself: for who wants to know */
     strbuf_adds(out, "</html>\n");
     return r < 0 || out->failed ? -ENOMEM : 0;
 }
