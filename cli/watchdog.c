@@ -8,6 +8,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/array.h"
+
 enum { LOOKS = 4 };         /* in a row without a word; children speak as often as we look */
 
 struct watched {
@@ -183,15 +185,8 @@ char **watchdog_environment(const struct watchdog *w)
 
 int watchdog_add(struct watchdog *w, int pid)
 {
-    if (w->n == w->capacity) {
-        size_t capacity = w->capacity ? 2 * w->capacity : 16;
-        struct watched *items = realloc(w->items, capacity * sizeof *items);
-
-        if (!items)
-            return -ENOMEM;
-        w->items = items;
-        w->capacity = capacity;
-    }
+    if (array_room(&w->items, w->n, &w->capacity, sizeof *w->items) < 0)
+        return -ENOMEM;
     w->items[w->n++] = (struct watched) {.pid = pid};
     return 0;
 }

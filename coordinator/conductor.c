@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "coordinator/conductor_internal.h"
 
 int conductor_new(const struct conductor_setup *setup, struct conductor **ret)
@@ -61,16 +62,9 @@ static struct conductor_effect *append(struct conductor *c, struct conductor_eff
 {
     static struct conductor_effect scratch;
 
-    if (list->n == list->capacity) {
-        size_t capacity = list->capacity ? 2 * list->capacity : 16;
-        struct conductor_effect *items = realloc(list->items, capacity * sizeof(*items));
-
-        if (!items) {
-            c->out_of_memory = true;
-            return &scratch;
-        }
-        list->items = items;
-        list->capacity = capacity;
+    if (array_room(&list->items, list->n, &list->capacity, sizeof(*list->items)) < 0) {
+        c->out_of_memory = true;
+        return &scratch;
     }
     return &list->items[list->n++];
 }

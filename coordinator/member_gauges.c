@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/array.h"
+
 void gauges_release(struct gauges *gauges)
 {
     free(gauges->items);
@@ -58,15 +60,8 @@ struct member_gauges *gauges_place(struct gauges *g, const struct membership *me
         return NULL;
     if (!place && g->n == g->capacity) {
         collect_gone(g, members);
-        if (g->n * 2 >= g->capacity) {
-            size_t capacity = MAX(2 * g->capacity, (size_t)16);
-            struct member_gauges *items = realloc(g->items, capacity * sizeof(*items));
-
-            if (!items)
-                return NULL;
-            g->items = items;
-            g->capacity = capacity;
-        }
+        if (g->n * 2 >= g->capacity && array_room(&g->items, g->capacity, &g->capacity, sizeof(*g->items)) < 0)
+            return NULL;
     }
     if (!place)
         place = &g->items[g->n++];

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/array.h"
+
 enum { FORGET_MS = 3600 * 1000 };
 
 void membership_release(struct membership *m)
@@ -36,20 +38,15 @@ static bool is_over(const struct member *member, uint64_t now_ms)
 static struct member *add(struct membership *m, uint64_t now_ms)
 {
     if (m->n == m->capacity) {
-        size_t capacity = m->capacity ? 2 * m->capacity : 32, kept = 0;
-        struct member *items;
+        size_t kept = 0;
 
         for (size_t i = 0; i < m->n; i++)       /* a run of weeks sees many processes */
             if (!is_over(&m->items[i], now_ms))
                 m->items[kept++] = m->items[i];
         m->n = kept;
-        if (kept > m->capacity / 2 || !m->capacity) {
-            items = realloc(m->items, capacity * sizeof(*items));
-            if (!items)
-                return NULL;
-            m->items = items;
-            m->capacity = capacity;
-        }
+        /* as if it were full, where half of it is: else all would be looked through again soon */
+        if ((kept > m->capacity / 2 || !m->capacity) && array_room(&m->items, m->capacity, &m->capacity, sizeof(*m->items)) < 0)
+            return NULL;
     }
     return &m->items[m->n++];
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/macro.h"
 
 void versions_release(struct versions *v)
@@ -18,15 +19,8 @@ int versions_add(struct versions *v, const struct ledger_version *version, bool 
     if (known && memcmp(known->digest, version->digest, SHA256_SIZE))
         return -EEXIST;
     if (!known) {
-        if (v->n == v->capacity) {
-            size_t capacity = v->capacity ? 2 * v->capacity : 16;
-            struct ledger_version *items = realloc(v->items, capacity * sizeof(*items));
-
-            if (!items)
-                return -ENOMEM;
-            v->items = items;
-            v->capacity = capacity;
-        }
+        if (array_room(&v->items, v->n, &v->capacity, sizeof(*v->items)) < 0)
+            return -ENOMEM;
         v->items[v->n] = *version;
         v->items[v->n++].metrics = NULL;
     }

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "learner/episode_return.h"
 #include "run/trajectory.h"
 #include "train/sample.h"
@@ -110,15 +111,8 @@ int delivery_take(struct deliveries *d, struct request *request, const struct ru
     const Gantry__Trajectory *t = (const Gantry__Trajectory *)request->message->body;
     struct intake_event event = {.kind = INTAKE_DELIVER, .epoch = request->message->envelope.epoch, .from = request->peer};
 
-    if (d->n == d->capacity) {
-        size_t capacity = MAX((size_t)64, 2 * d->capacity);
-        struct delivery *larger = realloc(d->list, capacity * sizeof *larger);
-
-        if (!larger)
-            return -ENOMEM;
-        d->list = larger;
-        d->capacity = capacity;
-    }
+    if (array_room(&d->list, d->n, &d->capacity, sizeof *d->list) < 0)
+        return -ENOMEM;
     event.request = event.deliver.token = ++d->last;
     event.deliver.policy_version = t->policy_version;
     event.deliver.text = check(request, t, run);

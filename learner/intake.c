@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/array.h"
+
 int intake_new(struct intake **ret)
 {
     struct intake *intake = calloc(1, sizeof(*intake));
@@ -55,16 +57,9 @@ struct intake_effect *intake_emit(struct intake *intake, enum intake_effect_kind
     static struct intake_effect scratch;
     struct intake_effects *out = intake->out;
 
-    if (out->n == out->capacity) {
-        size_t capacity = out->capacity ? 2 * out->capacity : 16;
-        struct intake_effect *items = realloc(out->items, capacity * sizeof(*items));
-
-        if (!items) {
-            intake->out_of_memory = true;
-            return &scratch;
-        }
-        out->items = items;
-        out->capacity = capacity;
+    if (array_room(&out->items, out->n, &out->capacity, sizeof(*out->items)) < 0) {
+        intake->out_of_memory = true;
+        return &scratch;
     }
     out->items[out->n] = (struct intake_effect) { .kind = kind };
     return &out->items[out->n++];

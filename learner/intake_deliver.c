@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "learner/intake_internal.h"
 
 static void reply(struct intake *intake, uint64_t to, uint64_t request, uint64_t episode, enum deliver_verdict verdict,
@@ -37,15 +38,8 @@ static bool is_writing(const struct intake *intake, uint64_t episode)
 
 static int add_writing(struct intake *intake, const struct writing *w)
 {
-    if (intake->n_writing == intake->capacity_writing) {
-        size_t capacity = intake->capacity_writing ? 2 * intake->capacity_writing : 32;
-        struct writing *writing = realloc(intake->writing, capacity * sizeof(*writing));
-
-        if (!writing)
-            return -ENOMEM;
-        intake->writing = writing;
-        intake->capacity_writing = capacity;
-    }
+    if (array_room(&intake->writing, intake->n_writing, &intake->capacity_writing, sizeof(*intake->writing)) < 0)
+        return -ENOMEM;
     intake->writing[intake->n_writing++] = *w;
     return 0;
 }

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
+#include "base/array.h"
 #include "base/atomic_file.h"
 #include "base/fault.h"
 
@@ -31,17 +32,10 @@ static void open_files_release(struct open_files *files)
 /* Takes the fd, also on failure. */
 static int keep(struct open_files *files, int fd)
 {
-    int *larger = files->fd;
-
-    if (files->n == files->capacity) {
-        files->capacity = MAX(2 * files->capacity, (size_t)16);
-        larger = realloc(files->fd, files->capacity * sizeof *larger);
-    }
-    if (!larger) {
+    if (array_room(&files->fd, files->n, &files->capacity, sizeof *files->fd) < 0) {
         close(fd);
         return -ENOMEM;
     }
-    files->fd = larger;
     files->fd[files->n++] = fd;
     return 0;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include "base/array.h"
 #include "base/clock.h"
 
 struct posted {
@@ -146,15 +147,8 @@ void loop_turn(struct loop *loop, bool wait) { uv_run(&loop->uv, wait ? UV_RUN_O
 
 static int push(struct post_queue *queue, loop_fn *fn, void *arg)
 {
-    if (queue->n == queue->capacity) {
-        size_t capacity = queue->capacity ? 2 * queue->capacity : 16;
-        struct posted *items = realloc(queue->items, capacity * sizeof *items);
-
-        if (!items)
-            return -ENOMEM;
-        queue->items = items;
-        queue->capacity = capacity;
-    }
+    if (array_room(&queue->items, queue->n, &queue->capacity, sizeof *queue->items) < 0)
+        return -ENOMEM;
     queue->items[queue->n++] = (struct posted) {fn, arg};
     return 0;
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "base/array.h"
 #include "base/json_write.h"
 #include "run/history.h"
 #include "run/ledger_copy.h"
@@ -65,15 +66,8 @@ static int load_event(const struct ledger_event *event, void *arg)
     int r;
 
     l->said = true;
-    if (h->n_events == l->capacity) {
-        size_t capacity = l->capacity ? 2 * l->capacity : 1024;
-        struct history_event *more = realloc(h->events, capacity * sizeof *more);
-
-        if (!more)
-            return error_set(l->error, ENOMEM, "out of memory for the ledger's events");
-        h->events = more;
-        l->capacity = capacity;
-    }
+    if (array_room(&h->events, h->n_events, &l->capacity, sizeof *h->events) < 0)
+        return error_set(l->error, ENOMEM, "out of memory for the ledger's events");
     h->complete |= !strcmp(event->kind, "finished");
     r = translate(event, &h->events[h->n_events]);
     if (r < 0)

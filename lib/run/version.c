@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#include "base/array.h"
 #include "base/atomic_file.h"
 #include "base/fault.h"
 #include "run/manifest.h"
@@ -80,14 +81,9 @@ static int list_files(const char *path, struct manifest_file **ret, size_t *ret_
         }
         if (!S_ISREG(st.st_mode))
             continue;
-        if (n == capacity) {
-            struct manifest_file *more = realloc(files, (capacity = capacity ? 2 * capacity : 16) * sizeof *files);
-
-            if (!more) {
-                r = error_set(error, ENOMEM, "%s: out of memory", path);
-                break;
-            }
-            files = more;
+        if (array_room(&files, n, &capacity, sizeof *files) < 0) {
+            r = error_set(error, ENOMEM, "%s: out of memory", path);
+            break;
         }
         if (strlen(item->d_name) >= sizeof files[0].name) {
             r = error_set(error, ENAMETOOLONG, "%s/%s: file name too long", path, item->d_name);
@@ -244,14 +240,8 @@ static int list_one(const char *dir, const char *name, void *user)
     (void)dir;
     if (sscanf(name, "v%llu", &number) != 1 || (snprintf(back, sizeof back, "v%06llu", number), strcmp(back, name)))
         return 0;
-    if (numbers->n == numbers->capacity) {
-        uint64_t *more =
-            realloc(numbers->items, (numbers->capacity = numbers->capacity ? 2 * numbers->capacity : 64) * sizeof *more);
-
-        if (!more)
-            return -ENOMEM;
-        numbers->items = more;
-    }
+    if (array_room(&numbers->items, numbers->n, &numbers->capacity, sizeof *numbers->items) < 0)
+        return -ENOMEM;
     numbers->items[numbers->n++] = number;
     return 0;
 }
