@@ -1,6 +1,7 @@
 """gantry compare: in what runs differ, and what came of each, on the test states that both have played."""
 import copy
 import json
+import re
 import sqlite3
 from contextlib import closing
 
@@ -109,6 +110,32 @@ def test_arms(make_cluster):
 
     many = gantry("compare", *[runs[0].run] * 9, "-o", "-")
     assert many.returncode == 1 and "9 runs of 9 different configurations" in many.stderr and not many.stdout
+
+
+def curve(svg):
+    """Of a plot whose y goes from 0 to 1: (x, y) of its line, the lower and the upper edge of the band around it."""
+    grid = [float(y) for y in re.findall(r"<line x1='56' x2='548' y1='([\d.]+)'", svg)]
+    value = [[(float(x), 1 - (float(y) - min(grid)) / (max(grid) - min(grid))) for x, y in re.findall(r"([\d.]+),([\d.]+) ", points)]
+             for points in re.findall(r"<poly(?:line|gon)[^>]*points='([^']*)'", svg)]
+    line, band = value
+    return line, band[:len(line)], band[len(line):][::-1]
+
+
+def test_the_curve_of_an_arm(make_cluster, tmp_path):
+    """The mean of its runs, from the least to the most of them."""
+    runs = [run(make_cluster, {"run": {"seed": seed}}, STAGES[:3]) for seed in (7, 8, 9)]
+    page = tmp_path / "page.html"
+    assert gantry("compare", *(r.run for r in runs), "-o", page).returncode == 0
+    rates = []
+    for r in runs:
+        with closing(sqlite3.connect(r.run / "ledger.sqlite")) as db:
+            rates.append([row[0] for row in db.execute("select avg(success) from episodes where stage = 2 group by iteration order by iteration")])
+    smooth = [[sum(rate[:i + 1]) / (i + 1) for i in range(3)] for rate in rates]
+    line, low, high = curve(re.search(r"<svg class='plot'.*?</svg>", page.read_text(), re.S).group())
+    for i in range(3):
+        assert abs(line[i][1] - sum(s[i] for s in smooth) / 3) < .002 and abs(low[i][1] - min(s[i] for s in smooth)) < .002
+        assert abs(high[i][1] - max(s[i] for s in smooth)) < .002 and low[i][0] == line[i][0] == high[i][0]
+    assert len(line) == 3 and any(low[i] != high[i] for i in range(3)), (line, rates)
 
 
 def test_a_run_that_is_up(make_cluster):
