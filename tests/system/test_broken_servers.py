@@ -87,14 +87,14 @@ def test_truncated_shard(make_cluster):
     assert "no server loads policy version 0" in text and "model.safetensors" in text, text
 
 
-def test_missing_version(make_cluster):
+@pytest.mark.parametrize("kind", ["policies", "prms"])
+def test_missing_version(make_cluster, kind):
     """A version that the run goes on with was removed while it was down, or is not in a copy made while it ran."""
-    cluster = make_cluster(stages=[*TINY["stages"][:2],
-                                   {"rl": {"iterations": 1000, "episodes": 4, "reward": "sparse", "critic_prm": False}}])
+    cluster = make_cluster(stages=[*TINY["stages"][:4], {"rl": {"iterations": 1000, "episodes": 4, "preset": "tabletop"}}])
     cluster.start()
     cluster.until_stage("rl")
     cluster.drain()
-    newest = sorted(cluster.run.glob("policies/v*"))[-1]
+    newest = sorted(cluster.run.glob(f"{kind}/v*"))[-1]
     newest.rename(cluster.root / "gone")
     r = subprocess.run([BIN / "gantry-coordinator", "--run-dir", cluster.run], capture_output=True, text=True, timeout=60)
     assert r.returncode == 78 and f"{newest} is not there, and the run goes on with it" in r.stderr, r.stderr
