@@ -93,7 +93,13 @@ static void on_deadline(void *arg)
     lifecycle_stop(l, 1);
 }
 
-static void on_watchdog(void *arg _unused_) { (void)notify_send("WATCHDOG=1"); }
+static void on_watchdog(void *arg)
+{
+    struct lifecycle *l = arg;
+
+    if (!l->options.is_well || l->options.is_well(l->options.arg))
+        (void)notify_send("WATCHDOG=1");
+}
 
 /* timeout(1) signals its child and then its child's group: the same word twice. By the turn's clock, so that two that are
  * read together are never apart. */

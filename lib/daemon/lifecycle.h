@@ -12,7 +12,7 @@
  * process with status 1 and one log line that names the phase and what it waited for (lifecycle_status). A drain that a person
  * watches has none where the owner is patient: by INT, or by `drain` without `within`.
  * systemd hears READY=1, STOPPING=1, STATUS=... and, when it asked for it, WATCHDOG=1 from the loop itself: a loop
- * that hangs is restarted.
+ * that hangs, or an owner that says that its threads do (is_well), is restarted. `gantry up` listens as systemd does.
  * Thread rule: the loop's thread. */
 #pragma once
 
@@ -39,6 +39,8 @@ struct lifecycle_options {
     void (*on_drain)(const char *reason, void *arg);
     void (*on_overdue)(void *arg);      /* the drain's deadline has passed: stop soon. NULL: it is an error, as above */
     void (*on_reload)(void *arg);       /* HUP; NULL: nothing to re-read */
+    bool (*is_well)(void *arg);         /* asked before each WATCHDOG=1; false: none is sent, and who watches ends the process. NULL:
+                                         * it is well as long as its loop turns */
     void *arg;
 };
 

@@ -179,7 +179,8 @@ static const struct config_key timing_keys[] = {
                "the same for an episode's first step, when models may still be loading, as long as its worker is heard from"),
     CONFIG_INT(R, hung_ms, 0, 3600000, "60000",
                "a daemon that is up and whose event loop has not turned for this long is killed and started again by `gantry up`; "
-               "it may learn or wait for a disk for longer, its loop turns meanwhile; 0: never"),
+               "it may learn or wait for a disk for longer, its loop turns meanwhile; so is an actor or a PRM server that computes one "
+               "batch for ten times as long; 0: never"),
     CONFIG_END,
 };
 

@@ -11,7 +11,7 @@ enum { MAX_JOBS = 256, MAX_LANES = 64 };
 struct batch {
     struct batcher *batcher;
     unsigned lane, n;
-    uint64_t busy_ns;
+    uint64_t begun_ms, busy_ns;
     struct serve_job *jobs[MAX_JOBS];
 };
 
@@ -130,6 +130,7 @@ static void dispatch(struct batcher *b)
         fill(b, batch, MIN(share, b->options.max_rows));
         batch->batcher = b;
         batch->lane = lane;
+        batch->begun_ms = clock_mono_ms();
         b->busy[lane] = true;
         b->computing += batch->n;
         if (worker_submit(b->worker, compute, batch) < 0)       /* cannot be: one batch a lane, capacity = lanes */
@@ -161,6 +162,16 @@ void batcher_add(struct batcher *b, struct serve_job *job)
 unsigned batcher_in_flight(const struct batcher *b)
 {
     return b->waiting + b->computing;
+}
+
+uint64_t batcher_oldest_ms(const struct batcher *b)
+{
+    uint64_t now_ms = clock_mono_ms(), oldest_ms = 0;
+
+    for (unsigned lane = 0; lane < b->options.threads; lane++)
+        if (b->busy[lane])
+            oldest_ms = MAX(oldest_ms, now_ms - b->lanes[lane].begun_ms);
+    return oldest_ms;
 }
 
 struct batcher_totals batcher_totals(const struct batcher *b)

@@ -51,6 +51,9 @@ DEFINE_FREEP(struct batcher, batcher_free)
 void batcher_add(struct batcher *batcher, struct serve_job *job);   /* takes the job */
 unsigned batcher_in_flight(const struct batcher *batcher);          /* waiting and computing */
 
+/* How long the batch that was begun first has been computed; 0: none is. */
+uint64_t batcher_oldest_ms(const struct batcher *batcher);
+
 struct batcher_totals { uint64_t jobs, rows, batches, busy_ns; };
 /* Since the start; busy_ns: of all compute threads together. */
 struct batcher_totals batcher_totals(const struct batcher *batcher);

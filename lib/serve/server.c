@@ -15,6 +15,7 @@
 #include "wire/member_keys.h"
 
 enum { TICK_MS = 200, RETRY_MS = 2000, BYE_MS = 2000, DRAIN_MS = 30000 };
+enum { HUNG = 10 };     /* times timing.hung_ms: as long as env workers wait at the most (PATIENCE_MOST_MS) where nobody says otherwise */
 
 /* ---- requests -------------------------------------------------------------------------------------------- */
 
@@ -119,6 +120,7 @@ static int take_terms(struct serve *s, const char *config, struct error *error)
         return r;
     s->terms.fast = numerics_fast(run);
     s->terms.image = run->image;
+    s->hung_ms = HUNG * (uint64_t)run->hung_ms;
     return 0;
 }
 
@@ -233,10 +235,30 @@ void serve_drain(struct serve *s)
     leave_if_idle(s);
 }
 
+/* Nobody waits for an answer that long: the device, or a library, hangs, and the thread cannot be called back. */
+static void look_for_hang(struct serve *s)
+{
+    uint64_t ms = batcher_oldest_ms(s->batcher);
+    bool hangs = s->hung_ms && ms > s->hung_ms;
+
+    if (hangs && !s->hangs)
+        log_error("a batch is computed for longer than anybody waits for it: who watches this process may end it",
+                  "seconds=%" PRIu64 " in_flight=%u", ms / 1000, batcher_in_flight(s->batcher));
+    s->hangs = hangs;
+}
+
+static bool is_well(void *arg)
+{
+    const struct serve *s = *(struct serve **)arg;
+
+    return !s || !s->hangs;
+}
+
 static void on_tick(void *arg)
 {
     struct serve *s = arg;
 
+    look_for_hang(s);
     serve_apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
     serve_versions_tick(s);
     serve_shadow_turn(s);
@@ -373,7 +395,8 @@ int serve_main(const struct serve_kind *kind, const struct args *args)
     r = loop_new(&loop);
     if (r == 0)
         r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = drain_from_lifecycle,
-                                                             .on_overdue = on_overdue, .arg = &serve}, &lifecycle);
+                                                             .on_overdue = on_overdue, .is_well = is_well, .arg = &serve},
+                          &lifecycle);
     if (r == 0)
         r = wire_new(loop_uv(loop), kind->role, &wire);
     if (r == 0)

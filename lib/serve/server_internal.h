@@ -33,6 +33,8 @@ struct serve {
     bool sees_run;                      /* the run's directory is seen from here */
     uint64_t missing; unsigned misses;  /* the version that was looked for in vain last, and how often */
     bool draining, leaving;
+    uint64_t hung_ms;                   /* a batch that takes longer hangs; 0: none ever does */
+    bool hangs;
     struct serve_terms terms;
     uint64_t refused;
     uint64_t shadow;                    /* the version on trial; 0: none */

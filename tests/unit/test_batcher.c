@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "base/clock.h"
@@ -23,6 +24,7 @@ struct lab {
     atomic_bool mixed, too_many;        /* a batch of two versions; more rows than allowed */
     atomic_uint lanes_busy[4];
     atomic_bool shared_lane;
+    atomic_bool held;                   /* nothing is computed to its end */
 };
 
 /* The model pointer carries the job's number: compute never looks into it. */
@@ -39,6 +41,8 @@ static void compute(void *state, unsigned lane, struct serve_job **jobs, unsigne
             atomic_store(&lab->mixed, true);
         jobs[i]->status = GANTRY__STATUS__STATUS_OK;
     }
+    while (atomic_load(&lab->held))
+        sched_yield();
     atomic_fetch_add(&lab->computed, n);
     if (n > 1 && rows > MAX_ROWS)
         atomic_store(&lab->too_many, true);
@@ -168,6 +172,30 @@ static void test_late_jobs(void **state _unused_)
     loop_free(lab.loop);
 }
 
+/* A batch that does not end is told from a queue that is long. */
+static void test_how_long(void **state _unused_)
+{
+    struct lab lab;
+
+    open_lab(&lab, 2);
+    assert_int_equal(batcher_oldest_ms(lab.batcher), 0);
+    atomic_store(&lab.held, true);
+    for (unsigned round = 0; round < 2; round++) {      /* the second lane begins later, and does not count */
+        uint64_t before = batcher_oldest_ms(lab.batcher);
+
+        add(&lab, round, 1, 1);
+        while (batcher_oldest_ms(lab.batcher) < before + 5)
+            loop_turn(lab.loop, false);
+    }
+    assert_true(batcher_oldest_ms(lab.batcher) >= 10);
+    atomic_store(&lab.held, false);
+    while (lab.done < 2)
+        loop_turn(lab.loop, true);
+    assert_int_equal(batcher_oldest_ms(lab.batcher), 0);
+    lab.batcher = batcher_free(lab.batcher);
+    loop_free(lab.loop);
+}
+
 /* Jobs that still wait when the server leaves are answered, not forgotten. */
 static void test_leaving(void **state _unused_)
 {
@@ -186,7 +214,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_thread), cmocka_unit_test(test_threads), cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_large_job), cmocka_unit_test(test_late_jobs), cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_large_job), cmocka_unit_test(test_late_jobs), cmocka_unit_test(test_how_long),
+        cmocka_unit_test(test_leaving),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -262,6 +262,31 @@ static void expect_datagram(int fd, const char *text)
     assert_string_equal(bytes, text);
 }
 
+static bool as_told(void *arg) { return *(const bool *)arg; }
+
+/* A loop that turns says so only while its owner is well. */
+static void expect_words_while_well(int fd)
+{
+    bool well = false;
+    struct loop *loop;
+    struct lifecycle *lifecycle;
+    char bytes[64];
+
+    assert_int_equal(loop_new(&loop), 0);
+    assert_int_equal(lifecycle_new(loop, &(struct lifecycle_options) {.is_well = as_told, .arg = &well}, &lifecycle), 0);
+    for (int turn = 0; turn < 3; turn++) {
+        loop_turn(loop, true);                          /* there is nothing to wake it but the time for a word */
+        assert_true(recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+    }
+    well = true;
+    loop_turn(loop, true);
+    expect_datagram(fd, "WATCHDOG=1");
+    lifecycle_stop(lifecycle, 0);
+    expect_datagram(fd, "STOPPING=1");
+    lifecycle_free(lifecycle);
+    loop_free(loop);
+}
+
 static void test_notify(void **state _unused_)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -293,6 +318,7 @@ static void test_notify(void **state _unused_)
     lifecycle_stop(l.lifecycle, 1);                     /* without a drain */
     expect_datagram(fd, "STOPPING=1");
     end(&l);
+    expect_words_while_well(fd);
     setenv("WATCHDOG_PID", "1", 1);                     /* meant for another process */
     assert_int_equal(notify_watchdog_ms(), 0);
     unsetenv("WATCHDOG_PID");
