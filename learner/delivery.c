@@ -49,6 +49,10 @@ static const char *check_numbers(const Gantry__Trajectory *t)
         return "tokens and log-probabilities differ in number";
     if (t->n_tokens % steps || (trained_on && !t->n_tokens))        /* a demonstrator has none, also when it is evaluated */
         return "tokens are missing, or not the same number in each step";
+    if (t->n_hidden % steps || t->n_turn_hidden % MAX(t->n_turns, (size_t)1))
+        return "hidden states are not equally many numbers for each answer";
+    if (!all_finite(t->hidden, t->n_hidden) || !all_finite(t->turn_hidden, t->n_turn_hidden))
+        return "a hidden state is not finite";
     if (!all_finite(t->progress, t->n_progress) || !all_finite(t->env_reward, t->n_env_reward))
         return "a progress score or reward is not finite";
     if (!all_finite(t->logp, t->n_logp) || !all_finite(t->value, t->n_value))

@@ -27,7 +27,7 @@ static struct table {
 static struct good {
     Gantry__Trajectory t;
     float action[STEPS * DIMS], label[STEPS * DIMS], logp[TOKENS], value[STEPS], progress[STEPS + 1], env_reward[STEPS],
-        state[(STEPS + 1) * 2];
+        state[(STEPS + 1) * 2], hidden[STEPS * 3];
     uint32_t tokens[TOKENS];
     uint8_t frames[FRAMES + 1];
     size_t n_frames;
@@ -49,7 +49,8 @@ static int set_up(void **state)
     good.t.member = 5;
     good.t.max_steps = 20;
 #define LIST(name) good.t.name = good.name, good.t.n_##name = ARRAY_SIZE(good.name)
-    LIST(action), LIST(label), LIST(logp), LIST(value), LIST(progress), LIST(env_reward), LIST(state), LIST(tokens);
+    LIST(action), LIST(label), LIST(logp), LIST(value), LIST(progress), LIST(env_reward), LIST(state), LIST(hidden),
+        LIST(tokens);
     for (size_t i = 0; i < FRAMES; i++)
         good.frames[i] = (uint8_t)i;
     return 0;
@@ -177,6 +178,18 @@ static void test_busy(void **state)
     assert_int_equal(table.taken, taken + 2);
 }
 
+static uint32_t ends[] = {0, STEPS}, early[] = {0, 1}, late[] = {1, STEPS}, back[] = {0, 1, 1, STEPS};
+
+/* One answer of all actions: pictures of the two observations that somebody looks at. */
+static void draw_ends(void)
+{
+    good.t.observed = ends;
+    good.t.n_observed = 2;
+    good.t.turns = ends;
+    good.t.n_turns = 1;
+    good.n_frames = FRAMES / (STEPS + 1) * 2;
+}
+
 #define SPOIL(how, why)                                                      \
     do {                                                                     \
         how;                                                                 \
@@ -205,6 +218,9 @@ static void test_shapes(void **state)
     SPOIL(good.t.n_action -= DIMS, "actions or labels");
     SPOIL(good.t.n_label--, "actions or labels");
     SPOIL(good.t.n_state--, "robot's state");
+    SPOIL(good.t.n_hidden--, "hidden states are not equally many");
+    SPOIL(draw_ends(); good.t.n_turns = 2; good.t.turn_hidden = good.hidden; good.t.n_turn_hidden = 3,
+          "hidden states are not equally many");
     SPOIL(good.t.n_tokens--, "differ in number");
     SPOIL(good.t.n_tokens = good.t.n_logp = TOKENS - 1, "tokens are missing");
     SPOIL(good.t.n_tokens = good.t.n_logp = 0, "tokens are missing");
@@ -235,6 +251,9 @@ static void test_numbers(void **state)
 {
     (void)state;
     SPOIL(good.state[5] = NAN, "robot's state is not finite");
+    SPOIL(good.hidden[STEPS * 3 - 1] = NAN, "a hidden state is not finite");
+    SPOIL(draw_ends(); good.hidden[2] = INFINITY; good.t.n_hidden = 0; good.t.turn_hidden = good.hidden; good.t.n_turn_hidden = 3,
+          "a hidden state is not finite");
     SPOIL(good.progress[STEPS] = INFINITY, "progress score or reward");
     SPOIL(good.env_reward[1] = NAN, "progress score or reward");
     SPOIL(good.logp[TOKENS - 1] = -INFINITY, "log-probability or value");
@@ -247,7 +266,7 @@ static void test_numbers(void **state)
 static void test_optional(void **state)
 {
     (void)state;
-    good.t.n_progress = good.t.n_env_reward = good.t.n_value = good.t.n_label = good.t.n_state = 0;
+    good.t.n_progress = good.t.n_env_reward = good.t.n_value = good.t.n_label = good.t.n_state = good.t.n_hidden = 0;
     expect_accepted();
     assert_true(table.event.deliver.episode.progress_end == 0 && table.event.deliver.episode.reward == 1);  /* a success */
     good.t.n_tokens = good.t.n_logp = 0;
@@ -255,18 +274,6 @@ static void test_optional(void **state)
     expect_accepted();
     good.t.images = 1;
     expect_accepted();
-}
-
-static uint32_t ends[] = {0, STEPS}, early[] = {0, 1}, late[] = {1, STEPS}, back[] = {0, 1, 1, STEPS};
-
-/* One answer of all actions: pictures of the two observations that somebody looks at. */
-static void draw_ends(void)
-{
-    good.t.observed = ends;
-    good.t.n_observed = 2;
-    good.t.turns = ends;
-    good.t.n_turns = 1;
-    good.n_frames = FRAMES / (STEPS + 1) * 2;
 }
 
 static void test_drawn(void **state)
