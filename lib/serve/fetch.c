@@ -29,6 +29,8 @@ static void work(void *arg)
 
 static void chunk_free(struct chunk *chunk)
 {
+    if (!chunk)
+        return;
     free(chunk->bytes);
     free(chunk);
 }
@@ -58,10 +60,24 @@ static void finish(struct fetch *f, int result, const char *text)
 {
     while (f->chunks)
         drop_chunk(f, take_chunk(f, f->chunks->file, f->chunks->offset));
+    chunk_free(f->write.chunk);
+    f->write.chunk = NULL;
     f->active = f->pulling = false;
     fetch_disk_let_go(f);
     manifest_release(&f->manifest);
     f->done(result, f->wanted.number, f->dir, text, f->arg);
+}
+
+/* Files and their names are the worker's while it has a job: what ends the bringing meanwhile is told when the job is back. */
+static void end(struct fetch *f, int result, const char *text)
+{
+    if (!f->job) {
+        finish(f, result, text);
+        return;
+    }
+    f->pulling = false;
+    f->ended = result;
+    snprintf(f->why, sizeof f->why, "%s", text);
 }
 
 static void submit(struct fetch *f, enum step step)
@@ -70,7 +86,7 @@ static void submit(struct fetch *f, enum step step)
 
     f->step = step;
     f->job = true;
-    r = f->worker ? worker_submit(f->worker, work, f) : -ESHUTDOWN;
+    r = worker_submit(f->worker, work, f);
     if (r == 0)
         return;
     f->job = false;
@@ -182,7 +198,7 @@ static void carry_out(struct fetch *f, const struct pull_effect *effect)
         submit(f, f->for_manifest ? STEP_LOOK : STEP_COMMIT);
         break;
     case PULL_FAILED:
-        finish(f, effect->result, effect->text);
+        end(f, effect->result, effect->text);
         break;
     }
 }
@@ -193,13 +209,13 @@ static void step(struct fetch *f, const struct pull_event *event)
 
     f->later.n = 0;
     pull_step(&f->pull, event, loop_now_ms(f->loop), &effects);
-    for (size_t i = 0; i < effects.n && f->active; i++)
+    for (size_t i = 0; i < effects.n && f->pulling; i++)
         carry_out(f, &effects.items[i]);
-    while (f->active && f->pulling && f->later.n > 0) {
+    while (f->pulling && f->later.n > 0) {
         struct pull_event next = f->later.items[--f->later.n];
 
         pull_step(&f->pull, &next, loop_now_ms(f->loop), &effects);
-        for (size_t i = 0; i < effects.n && f->active; i++)
+        for (size_t i = 0; i < effects.n && f->pulling; i++)
             carry_out(f, &effects.items[i]);
     }
 }
@@ -247,15 +263,14 @@ static void on_job(void *arg)
     int result = f->result;
 
     f->job = false;
-    if (f->cancelled || !f->worker) {
-        if (was == STEP_WRITE)
-            chunk_free(f->write.chunk);
-        finish(f, -ECANCELED, "not wanted any more");
+    if (f->ended < 0) {
+        finish(f, f->ended, f->why);
     } else if (was == STEP_WRITE) {
         struct pull_event event = {.kind = PULL_WRITTEN, .file = f->write.chunk->file, .offset = f->write.chunk->offset,
                                    .result = result};
 
         chunk_free(f->write.chunk);
+        f->write.chunk = NULL;
         step(f, &event);
     } else if (result < 0) {
         finish(f, result, error_text(&f->error, result));
@@ -317,8 +332,8 @@ int fetch_start(struct fetch *f, uint64_t version, const uint8_t digest[SHA256_S
     if (f->active)
         return -EBUSY;
     f->active = true;
-    f->cancelled = f->pulling = false;
-    f->bases = 0;
+    f->pulling = false;
+    f->ended = f->bases = 0;
     f->wanted = (struct target) {.kind = (int)f->kind, .number = version};
     memcpy(f->wanted.digest, digest, SHA256_SIZE);
     f->now = f->wanted;
@@ -334,11 +349,8 @@ int fetch_start(struct fetch *f, uint64_t version, const uint8_t digest[SHA256_S
 
 void fetch_cancel(struct fetch *f)
 {
-    if (!f->active)
-        return;
-    f->cancelled = true;
-    if (!f->job)
-        finish(f, -ECANCELED, "not wanted any more");
+    if (f->active)
+        end(f, -ECANCELED, "not wanted any more");
 }
 
 bool fetch_busy(const struct fetch *f, uint64_t *ret_version)
@@ -350,7 +362,7 @@ bool fetch_busy(const struct fetch *f, uint64_t *ret_version)
 
 void fetch_tick(struct fetch *f)
 {
-    if (f->active && f->pulling)
+    if (f->pulling)
         step(f, &(struct pull_event) {.kind = PULL_TICK});
 }
 
@@ -365,7 +377,7 @@ bool fetch_text(const struct fetch *f, char *ret, size_t size)
     double rate = ms ? (double)got / 1e3 / (double)ms : 0;       /* MB/s */
     double written = (double)MIN(f->pull.written, f->pull.total) / 1e6, total = (double)f->pull.total / 1e6;
 
-    if (!f->active || !f->pulling || f->for_manifest)
+    if (!f->pulling || f->for_manifest)
         return false;
     snprintf(ret, size, "bringing version %" PRIu64 ": %.0f of %.0f MB, %.1f MB/s, %.0f s left", f->now.number,
              written, total, rate, rate > 0 ? (total - written) / rate : 0);

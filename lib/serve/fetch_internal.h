@@ -31,12 +31,13 @@ struct fetch {
     void *arg;
     struct cache cache;
 
-    bool active, cancelled;
+    bool active;                        /* until done() */
+    int ended; char why[400];           /* how it will be done when the job in hand is back; 0: it goes on */
     struct target wanted, now;          /* now: it, or a base below it */
     int bases;
     uint64_t keep[KEEP_MAX]; size_t n_keep;
     bool for_manifest;                  /* the pull in hand is of manifest.json alone */
-    bool pulling;
+    bool pulling;                       /* what the learner says counts; implies active */
     struct pull pull;
     struct chunk *chunks;
     struct { struct pull_event items[PULL_WINDOW]; size_t n; } later;       /* events that arose while effects were carried out */

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #include "base/atomic_file.h"
@@ -29,6 +31,8 @@ struct farm {
     uint8_t digest[16][SHA256_SIZE];    /* of versions, by number */
 
     unsigned requests, stop_after;      /* stop_after: requests that are answered; 0: all */
+    unsigned gone_after;                /* likewise, before the learner has the version no more */
+    atomic_bool disk_waits;             /* keeps the worker from all else */
     uint64_t asked;                     /* bytes */
     unsigned done;
     int result;
@@ -43,6 +47,8 @@ static void on_request(struct request *request, void *arg)
     farm->asked += ((const Gantry__WeightsRequest *)request->message->body)->size;
     if (farm->stop_after && farm->requests > farm->stop_after)
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "later");
+    else if (farm->gone_after && farm->requests > farm->gone_after)
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_WRONG_VERSION, "not there any more");
     else
         weights_request(farm->weights, request);
 }
@@ -418,11 +424,50 @@ static void test_not_yet(void **state _unused_)
     tear_down(&farm);
 }
 
+static void wait_at_the_disk(void *arg)
+{
+    struct farm *farm = arg;
+
+    while (atomic_load(&farm->disk_waits))
+        sched_yield();
+}
+
+/* The learner has the version no more while a part of it is being written: told when the disk is done with the files. */
+static void test_gone_while_it_is_written(void **state _unused_)
+{
+    struct farm farm;
+
+    set_up(&farm);
+    publish(&farm, 3, NULL);
+    farm.gone_after = 4;                        /* the manifest, config.json, two chunks of the weights */
+    start(&farm, 3, 0, NULL);
+    while (farm.requests < 2) {
+        loop_turn(farm.loop, true);
+        fetch_tick(farm.fetch);
+    }
+    atomic_store(&farm.disk_waits, true);
+    assert_int_equal(worker_submit(farm.worker, wait_at_the_disk, &farm), 0);
+    while (farm.requests <= farm.gone_after)
+        loop_turn(farm.loop, true);
+    for (int i = 0; i < 20; i++)                /* the refusal comes in; nothing else will happen */
+        loop_turn(farm.loop, false);
+    assert_int_equal(farm.done, 0);
+    atomic_store(&farm.disk_waits, false);
+    while (!farm.done)
+        loop_turn(farm.loop, true);
+    assert_int_equal(farm.result, -ESTALE);
+    assert_non_null(strstr(farm.text, "model.safetensors cannot be had from the learner: not there any more"));
+    farm.gone_after = 0;
+    assert_int_equal(bring(&farm, 3, 0, NULL), 0);
+    tear_down(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_and_once), cmocka_unit_test(test_base_and_retention), cmocka_unit_test(test_resumed),
-        cmocka_unit_test(test_damaged), cmocka_unit_test(test_refused), cmocka_unit_test(test_not_yet),
+        cmocka_unit_test(test_damaged), cmocka_unit_test(test_refused), cmocka_unit_test(test_gone_while_it_is_written),
+        cmocka_unit_test(test_not_yet),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
