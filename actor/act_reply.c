@@ -60,6 +60,7 @@ ProtobufCMessage *act_reply(const struct openvla *model, uint64_t number, const 
     switch (fault_point("act.reply")) {
     case FAULT_NAN: reply->action[0] = NAN; break;
     case FAULT_SHORT: reply->n_action /= 2; break;
+    case FAULT_WRONG: reply->logp[n_tokens - 1] = 2; break;
     default: break;
     }
     return &reply->base;

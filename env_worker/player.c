@@ -184,6 +184,8 @@ static void on_delivered(struct player *player, const struct player_event *event
     if (event->delivered.answer == PLAYER_BAD_REQUEST || (event->delivered.answer == PLAYER_OK && verdict == DELIVER_REFUSED))
         give_back(player, LEASE_SIMULATOR_ERROR,
                   event->delivered.text ? event->delivered.text : "the learner refused the trajectory", out);
+    else if (event->delivered.answer == PLAYER_BAD_ANSWER)
+        give_back(player, LEASE_SERVER_ERROR, event->delivered.text ? event->delivered.text : "a server's answer cannot be used", out);
     else if (event->delivered.answer != PLAYER_OK)
         not_answered(player, event->delivered.answer, event->delivered.text, true, now_ms, out);
     else

@@ -74,6 +74,7 @@ struct player_event {
         struct { enum player_answer answer; uint32_t actions; const char *text; } acted;
         struct { enum player_answer answer; const char *text; } answered;
         struct { enum player_answer answer; enum deliver_verdict verdict; const char *text; } delivered;
+                                    /* PLAYER_BAD_ANSWER: refused for what a server has answered */
         uint64_t episode;
         const char *reason;
     };

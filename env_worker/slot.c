@@ -333,9 +333,12 @@ static void on_deliver(int result, const struct message *reply, void *arg)
     enum player_answer answer = player_answer_of(result, reply, text, sizeof(text));
     const Gantry__DeliverReply *deliver = answer == PLAYER_OK ? (const Gantry__DeliverReply *)reply->body : NULL;
 
-    if (deliver && deliver->verdict == GANTRY__DELIVER_REPLY__VERDICT__REFUSED)
+    if (deliver && deliver->verdict == GANTRY__DELIVER_REPLY__VERDICT__REFUSED) {
         log_warn("delivery refused", "episode=%" PRIu64 " reason=%s", (uint64_t)slot->episode.lease.episode,
                  LOG_Q(deliver->text));
+        if (deliver->answers)
+            answer = PLAYER_BAD_ANSWER;
+    }
     send_delivered(slot, ticket, answer, deliver ? (enum deliver_verdict)deliver->verdict : DELIVER_ACCEPTED,
                    deliver ? deliver->text : text);
 }

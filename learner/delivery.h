@@ -5,19 +5,25 @@
  * frees it. Thread rule: the loop's thread; the bytes may be read by another until the answer. */
 #pragma once
 
-#include "daemon/run_config.h"
+#include "learner/admission.h"
 #include "learner/intake.h"
 #include "wire/server.h"
 
-struct delivery { uint64_t number; struct request *request; };
-struct deliveries { struct delivery *list; size_t n, capacity; uint64_t last; };
+struct delivery {
+    uint64_t number;
+    struct request *request;
+    bool answers;               /* it is refused for what servers have answered */
+};
+struct deliveries {
+    struct delivery *list; size_t n, capacity;
+    uint64_t last;
+    struct error why;           /* the last that was refused was: the event's text */
+};
 void deliveries_free(struct deliveries *d);
 
-/* Keep a request, check what it carries, and describe it for intake (an INTAKE_DELIVER event). What is malformed is kept too:
- * the event says why it is not valid. run: whose pictures it must have, NULL: any. rl: of the stage that its episode is played for,
- * NULL: of none. -ENOMEM: not kept. */
-int delivery_take(struct deliveries *d, struct request *request, const struct run_config *run, const struct rl_config *rl,
-                  struct intake_event *ret_event);
+/* Keep a request, check what it carries, and describe it for intake (an INTAKE_DELIVER event). What is not admitted is kept too:
+ * the event says why it is not valid, until the next is taken. -ENOMEM: not kept. */
+int delivery_take(struct deliveries *d, struct request *request, const struct admission *terms, struct intake_event *ret_event);
 
 /* Trajectory bytes and frames. -ENOENT: there is no such delivery. */
 int delivery_bytes(const struct deliveries *d, uint64_t number, const void **ret_meta, size_t *ret_n_meta,

@@ -24,6 +24,7 @@ static void on_request(struct request *request, void *arg)
 {
     struct edge *edge = arg;
     struct intake_event event;
+    struct admission terms;
     uint64_t episode;
 
     if (request->message->envelope.kind == GANTRY__KIND__KIND_REDUCE && edge->collective) {
@@ -47,7 +48,8 @@ static void on_request(struct request *request, void *arg)
         return;
     }
     episode = ((const Gantry__Trajectory *)request->message->body)->episode;
-    if (delivery_take(&edge->deliveries, request, edge->config, edge_rl(edge, intake_stage_of(edge->intake, episode)), &event) < 0) {
+    terms = (struct admission) {edge->config, edge_rl(edge, intake_stage_of(edge->intake, episode)), edge->shape};
+    if (delivery_take(&edge->deliveries, request, &terms, &event) < 0) {
         wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "out of memory");
         return;
     }

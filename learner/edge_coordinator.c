@@ -23,7 +23,7 @@ static void on_open(struct edge *edge, const struct message *message)
         .open = {.stage = (uint32_t)open->stage, .iteration = (uint32_t)open->iteration, .episodes = open->episodes,
                  .n_episodes = open->n_episodes, .failed = open->failed, .n_failed = open->n_failed,
                  .policy_version = open->policy_version, .prm_version = open->prm_version, .keep = open->keep,
-                 .trained_on = open->purpose == GANTRY__PURPOSE__PURPOSE_TRAIN},
+                 .purpose = (uint32_t)open->purpose, .trained_on = open->purpose == GANTRY__PURPOSE__PURPOSE_TRAIN},
     });
 }
 

@@ -30,6 +30,7 @@ struct edge {
     struct train_thread *train_thread;
     struct ahead *ahead;                /* rank 0 */
     struct deliveries deliveries;
+    struct openvla *shape;              /* of the run's policy, without values: what episodes must fit; NULL: it has none */
     struct weights *weights;            /* rank 0: for servers that do not see the run directory */
     struct collective *collective;      /* NULL: one rank */
     uint32_t late;                      /* ranks that are waited for, as was said last */

@@ -151,6 +151,25 @@ static int read_versions(const char *run_dir, struct intake_version **ret, size_
     return 0;
 }
 
+/* What episodes must fit, by the newest policy's files: its shape is every version's. Where these are damaged, whoever loads them
+ * says so, and nothing can be trained; where there are none, demonstrations are all there is. */
+static void open_shape(struct edge *edge)
+{
+    _cleanup_free_ uint64_t *numbers = NULL;
+    struct error error = {0};
+    char dir[VERSION_PATH];
+    size_t n = 0;
+    int r = version_list(edge->run_dir, GANTRY__VERSION_KIND__VERSION_POLICY, &numbers, &n);
+
+    if (r < 0 || n == 0)
+        return;
+    r = version_path(edge->run_dir, GANTRY__VERSION_KIND__VERSION_POLICY, numbers[n - 1], dir);
+    if (r >= 0)
+        r = openvla_open(dir, NULL, &edge->shape, NULL, &error);
+    if (r < 0)
+        log_warn("episodes are taken without asking whether they fit the policy", "reason=%s", LOG_Q(error_text(&error, r)));
+}
+
 static int restore(struct edge *edge, struct error *error)
 {
     _cleanup_free_ struct intake_record *records = NULL;
@@ -226,6 +245,7 @@ static int open_rank_0(struct edge *edge, uint64_t run, struct error *error)
     r = restore(edge, error);
     if (r < 0)
         return r;
+    open_shape(edge);
     r = journal_thread_new(edge->loop, edge->journal, on_appended, edge, &edge->journal_thread);
     if (r >= 0)
         r = ahead_new(edge->journal, (int)edge->threads, true, &edge->ahead);
@@ -328,6 +348,7 @@ void edge_close(struct edge *edge)
     edge->collective = collective_free(edge->collective);
     edge->journal_thread = journal_thread_free(edge->journal_thread);
     edge->ahead = ahead_free(edge->ahead);
+    edge->shape = openvla_free(edge->shape);
     deliveries_free(&edge->deliveries);
     intake_effects_release(&edge->effects);
     edge->intake = intake_free(edge->intake);

@@ -269,6 +269,7 @@ static void on_open(struct intake *intake, const struct intake_event *event)
             return;
         }
         set->policy_version = event->open.policy_version;
+        set->purpose = event->open.purpose;
         set->trained_on = event->open.trained_on;
         if (set->n)
             intake->highest = MAX(intake->highest, set->episodes[set->n - 1]);

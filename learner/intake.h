@@ -80,12 +80,14 @@ struct intake_event {
             const uint64_t *failed; size_t n_failed;        /* of them: the coordinator has given them up */
             uint64_t policy_version, prm_version;
             bool keep;
+            uint32_t purpose;       /* that its episodes are played for, as the edge numbers it; 0: not said */
             bool trained_on;        /* a plan will follow, until then more episodes may be added: sealed with the plan */
         } open;
         struct intake_plan plan;
         struct {
             uint64_t token;         /* the edge's handle of the payload; comes back in APPEND or RELEASE, exactly one of them */
             uint64_t policy_version;
+            uint32_t purpose;
             struct journaled_episode episode; /* digest: SHA-256 of trajectory bytes, then raw frames, as the journal takes it */
             bool valid;             /* false: .text says what is wrong with it */
             const char *text;

@@ -105,6 +105,9 @@ void intake_on_deliver(struct intake *intake, const struct intake_event *event)
     else if (set->policy_version != event->deliver.policy_version && intake->bug != INTAKE_BUG_ANY_VERSION)
         reply(intake, event->from, event->request, episode->episode, DELIVER_SUPERSEDED, NULL,
               "played by another policy version than it was leased with");
+    else if (set->purpose && set->purpose != event->deliver.purpose)
+        reply(intake, event->from, event->request, episode->episode, DELIVER_REFUSED, NULL,
+              "played for another purpose than it was leased for");
     else {
         admit(intake, event, set);
         return;

@@ -31,6 +31,7 @@ struct open_set {                   /* an iteration whose episodes are admitted 
     uint64_t *failed;               /* of them, ascending */
     size_t n_failed;
     uint64_t policy_version;
+    uint32_t purpose;
     bool trained_on;                /* a plan follows */
     bool closed;                    /* complete or planned, its segment sealed: what is not there now (failed) counts no more */
 };

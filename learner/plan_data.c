@@ -9,6 +9,7 @@
 #include "base/episode.h"
 #include "base/json_write.h"
 #include "data/dataset_dir.h"
+#include "learner/episode_input.h"
 #include "run/trajectory.h"
 
 void plan_data_release(struct plan_data *data)
@@ -43,26 +44,7 @@ static int load(struct journal *journal, uint64_t id, struct loaded *ret, struct
 
 static int add(struct dataset *set, struct loaded *l, struct error *error)
 {
-    const Gantry__Trajectory *t = l->trajectory;
-    bool demo = t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO;
-    struct episode_input in = {
-        .id = t->episode, .task = t->task, .instruction = t->instruction, .state_seed = t->state_seed, .steps = (int)t->steps,
-        .max_steps = (int)(t->max_steps ? t->max_steps : t->steps), .success = t->success, .demo = demo,
-        .policy_version = t->policy_version,
-        .temperature = (double)t->temperature, .height = (int)t->height, .width = (int)t->width,
-        .images = (int)MAX(t->images, 1u), .state = t->state, .n_state = t->n_state,
-        .action_dims = (int)t->action_dims,
-        .action = t->action, .n_action = t->n_action,
-        .image_chain = t->image_chain, .full = t->full_support, .ended = t->end_token,
-        .label_units = t->label_units, .label = t->n_label ? t->label : t->action,
-        .n_label = t->n_label ? t->n_label : t->n_action,
-        .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
-        .hidden = t->n_turns ? t->turn_hidden : t->hidden, .n_hidden = t->n_turns ? t->n_turn_hidden : t->n_hidden,
-        .turns = t->turns, .n_turns = t->n_turns,
-        .observed = t->observed, .n_observed = t->n_observed,
-        .progress = t->progress, .n_progress = t->n_progress,
-        .env_reward = t->env_reward, .n_env_reward = t->n_env_reward, .frames = l->frames, .n_frames = l->n_frames,
-    };
+    struct episode_input in = episode_input_of(l->trajectory, l->frames, l->n_frames);
     int r = dataset_add(set, &in, error);
 
     if (r >= 0)

@@ -27,7 +27,7 @@ static int parse_one(char *text, struct fault *ret)
 {
     static const struct { const char *word; int action; } actions[] = {
         {"abort", ACTION_ABORT}, {"crash", ACTION_CRASH}, {"nan", FAULT_NAN}, {"eio", FAULT_EIO}, {"enospc", FAULT_ENOSPC},
-        {"edquot", FAULT_EDQUOT}, {"short", FAULT_SHORT}, {"drop", FAULT_DROP}, {"stop", ACTION_STOP}, {"delay", ACTION_DELAY},
+        {"edquot", FAULT_EDQUOT}, {"short", FAULT_SHORT}, {"drop", FAULT_DROP}, {"wrong", FAULT_WRONG}, {"stop", ACTION_STOP}, {"delay", ACTION_DELAY},
     };
     struct fault f = {.at = 1, .until = 1};
     char *action = strchr(text, '='), *at, *delay, *end;

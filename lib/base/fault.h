@@ -6,14 +6,14 @@
  *
  * name=action@n: the action happens the n-th time the place is reached (default 1), once; `@n+` from the
  * n-th time on, `@n-m` up to the m-th. Actions: abort (as kill -9 would), crash (SIGABRT), stop (SIGSTOP: it stands
- * still there until somebody sends SIGCONT), eio, enospc, edquot, short (half the bytes), drop, nan, delay:MS. Each time
- * is a line of the log at level debug, from which a test can tell that it happened at all (Process.fired() of
+ * still there until somebody sends SIGCONT), eio, enospc, edquot, short (half the bytes), drop, nan, wrong (it looks right),
+ * delay:MS. Each time is a line of the log at level debug, from which a test can tell that it happened at all (Process.fired() of
  * tests/system/conftest.py). One relaxed atomic load when nothing is armed. The list of names is in docs/storage.md. */
 #pragma once
 
 #include <stdbool.h>
 
-enum fault_action { FAULT_NONE, FAULT_EIO, FAULT_ENOSPC, FAULT_EDQUOT, FAULT_SHORT, FAULT_DROP, FAULT_NAN };
+enum fault_action { FAULT_NONE, FAULT_EIO, FAULT_ENOSPC, FAULT_EDQUOT, FAULT_SHORT, FAULT_DROP, FAULT_NAN, FAULT_WRONG };
 
 /* Reach the place `name`. Abort, crash, stop and delay happen inside; the others are returned for the caller to act on. */
 enum fault_action fault_point(const char *name);

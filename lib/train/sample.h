@@ -40,6 +40,12 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     uint8_t *frames; size_t n_frames;           /* (T+1 or n_observed,images,H,W,3), from malloc: the data set's after success */
 };
 
+/* Can a policy of this shape be trained on it, whatever else is in the data set? What dataset_add asks first: of what was seen and
+ * done (the frames themselves are not read), and of what policy and reward model said. ends: policy.eos_in_logp. -EINVAL with a
+ * line naming episode and field. */
+int episode_check(const struct openvla_config *policy, const struct episode_input *in, struct error *error);
+int episode_check_answers(const struct openvla_config *policy, bool ends, const struct episode_input *in, struct error *error);
+
 struct train_episode {
     uint64_t id, state_seed, policy_version;
     int task, prompt;           /* index of task name and of instruction in the data set */

@@ -3,7 +3,7 @@
 
 enum {
     WIRE_PROTOCOL_MAJOR = 1,            /* differs: refused, with both numbers in the text */
-    WIRE_PROTOCOL_MINOR = 5,            /* fields may be added; unknown ones are ignored */
+    WIRE_PROTOCOL_MINOR = 6,            /* fields may be added; unknown ones are ignored */
 
     WIRE_ENVELOPE_MAX = 8 << 10,        /* bytes of frame 0 */
     WIRE_ERROR_MAX = 512,               /* bytes of Envelope.error, NUL included */

@@ -90,7 +90,8 @@ static void bad_episodes_are_refused_by_name(void **state)
     REFUSED(bad.image_chain = "rot180+jpeg95+lanczos3");
     REFUSED(bad.steps = 0);
     REFUSED(bad.n_logp--);
-    REFUSED(bad.temperature = 0);
+    REFUSED(bad.temperature = -1);
+    REFUSED(bad.temperature = NAN);
     tokens[3] = 5;
     REFUSED((void)0);
     tokens[3] = (uint32_t)model->config.vocab - 1;

@@ -38,6 +38,22 @@ def test_some_answers_are_not_finite(make_cluster):
     assert not cluster.unfired(["act.reply", "score.reply"])
 
 
+def test_some_answers_cannot_be_trained_on(make_cluster):
+    """Nobody but the learner knows what a log-probability of the policy may be. It refuses such an episode before it is in the journal, from where
+    its iteration could not get rid of it: played again, in the rollouts and in rl."""
+    cluster = make_cluster(stages=TINY["stages"][:-1])
+    cluster.faults = {"actor-0": "act.reply=wrong@5-6,act.reply=wrong@300-302"}
+    cluster.start()
+    summary = cluster.until_finished()
+    worker = log_of(cluster, "env-worker")
+    assert worker.count("a log-probability is not a number below 0") >= 2, worker
+    assert "fault=server" in worker and "fault=simulator" not in worker, worker
+    assert summary["episodes"]["failed"] == 0
+    assert [p.starts for p in cluster.processes] == [1] * 5, cluster.logs()
+    assert " 0 failed" in cluster.history()
+    assert not cluster.unfired(["act.reply"])
+
+
 def test_no_answer_is_finite(make_cluster):
     cluster = make_cluster(stages=ROLLOUTS)
     cluster.faults["actor-0"] = "act.reply=nan@1+"

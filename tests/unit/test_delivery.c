@@ -6,6 +6,7 @@
 #include "learner/delivery.h"
 #include "learner/episode_return.h"
 #include "proto/trajectory.pb-c.h"
+#include "tests/harness/spec_policy.h"
 #include "tests/harness/wire_side.h"
 
 enum { STEPS = 2, DIMS = 3, TOKENS = 2 * 4, SIDE = 2, FRAMES = (STEPS + 1) * SIDE * SIDE * 3 };
@@ -14,11 +15,11 @@ static struct table {
     struct side side;
     struct deliveries kept;
     struct intake_event event;
-    const struct rl_config *rl;
-    const struct run_config *run;
+    struct admission terms;
     bool busy;                      /* the next answer, instead */
     unsigned taken;
     int verdict;                    /* of the reply; -1: none */
+    bool answers;                   /* likewise */
     char text[200];
     uint8_t digest[SHA256_SIZE];
 } table;
@@ -61,7 +62,7 @@ static void serve(struct side *side, struct request *request)
     struct intake_effect effect = {.kind = INTAKE_REPLY};
 
     (void)side;
-    assert_int_equal(delivery_take(&table.kept, request, table.run, table.rl, &table.event), 0);
+    assert_int_equal(delivery_take(&table.kept, request, &table.terms, &table.event), 0);
     assert_int_equal(table.kept.n, 1);
     table.taken++;
     effect.reply.episode = table.event.deliver.episode.episode;
@@ -95,6 +96,7 @@ static void on_reply(int result, const struct message *reply, void *arg)
     table.verdict = said ? (int)said->verdict : -1;
     if (said) {
         assert_int_equal(said->episode, 10);
+        table.answers = said->answers;
         assert_int_equal(said->digest.len, SHA256_SIZE);
         memcpy(table.digest, said->digest.data, SHA256_SIZE);
         snprintf(table.text, sizeof table.text, "%s", said->text);
@@ -233,7 +235,7 @@ static void test_the_runs_pictures(void **state)
     static struct run_config run = {.image = SIDE, .cameras = 1, .chain = "render"};
 
     (void)state;
-    table.run = &run;
+    table.terms.run = &run;
     expect_accepted();                          /* who does not say, drew them so */
     good.t.image_chain = (char *)"render";
     expect_accepted();
@@ -242,7 +244,7 @@ static void test_the_runs_pictures(void **state)
     SPOIL(good.t.height = SIDE / 2; good.t.width = 2 * SIDE, "suite.image");
     run.cameras = 2;
     SPOIL((void)0, "suite.cameras");
-    table.run = NULL;
+    table.terms.run = NULL;
     good.t.image_chain = (char *)"plain";
     expect_accepted();
 }
@@ -296,13 +298,13 @@ static void test_return(void **state)
     const struct rl_config sparse = {.reward = REWARD_SPARSE, .w_success = 4, .gamma = 1};
 
     (void)state;
-    table.rl = &sparse;
+    table.terms.rl = &sparse;
     expect_accepted();
     assert_true(table.event.deliver.episode.reward == 4);
     good.t.success = false;
     expect_accepted();
     assert_true(table.event.deliver.episode.reward == 0);
-    table.rl = &env;
+    table.terms.rl = &env;
     expect_accepted();
     assert_true(table.event.deliver.episode.reward == 5);
     good.t.n_env_reward = 0;                    /* of an environment that gives none: success */
@@ -311,13 +313,88 @@ static void test_return(void **state)
     assert_true(table.event.deliver.episode.reward == 1);
 }
 
+/* An episode as a policy of three numbers and an end token plays it. */
+static void play_by_the_policy(void)
+{
+    const struct openvla_config *c = &table.terms.policy->config;
+
+    (void)set_up(NULL);
+    good.t.instruction = (char *)"open the drawer";
+    good.t.temperature = 1.5f;
+    good.t.end_token = true;
+    good.t.n_hidden = 0;
+    for (int i = 0; i < TOKENS; i++)
+        good.tokens[i] = (uint32_t)(c->vocab - 1 - i);
+}
+
+/* What nobody but the policy knows to be wrong: in the journal it would keep its iteration from ever ending. */
+static void test_the_policy(void **state)
+{
+    _cleanup_(openvla_freep) struct openvla *policy = spec_policy(1);
+    static struct run_config run = {.image = SIDE, .cameras = 1, .chain = "render", .policy_support = "action", .policy_eos_in_logp = true};
+    const struct rl_config rl = {.temperature = 1.5, .reward = REWARD_PROGRESS, .w_progress = 1, .gamma = 1};
+    static char long_text[4000];
+
+    (void)state;
+    memset(long_text, 'a', sizeof long_text - 1);
+    policy->config.image_height = policy->config.image_width = SIDE;
+    policy->config.action_dims = DIMS;
+    table.terms = (struct admission) {&run, &rl, policy};
+#define ADMIT(how)            \
+    do {                      \
+        play_by_the_policy(); \
+        how;                  \
+        expect_accepted();    \
+    } while (0)
+#define REFUSE(how, why)      \
+    do {                      \
+        play_by_the_policy(); \
+        SPOIL(how, why);      \
+    } while (0)
+    ADMIT((void)0);
+    ADMIT(good.t.n_hidden = 0);
+    REFUSE(good.logp[TOKENS - 1] = .5f, "a log-probability is not a number below 0");
+    REFUSE(good.tokens[3] = 5, "a token is no action id");
+    REFUSE(good.tokens[3] = (uint32_t)policy->config.vocab, "a token is no action id");
+    REFUSE(good.t.n_tokens = good.t.n_logp = STEPS * DIMS, "tokens or log-probabilities are missing");
+    assert_true(table.answers);                 /* an actor's fault */
+    REFUSE(good.t.end_token = false, "it has no end tokens");
+    REFUSE(good.t.n_hidden = STEPS * 3, "its hidden states are of another size");
+    REFUSE(good.progress[1] = 1.5f, "a progress score is missing or not in [0,1]");
+    assert_true(table.answers);
+    REFUSE(good.env_reward[1] = 2e6f, "progress score or reward");
+    assert_false(table.answers);
+    REFUSE(good.action[1] = -2e6f, "an action or label");
+    REFUSE(good.t.max_steps = 1, "more steps than its limit");
+    REFUSE(good.t.max_steps = UINT32_MAX, "a limit that is none");
+    REFUSE(good.t.full_support = true, "policy.support");
+    REFUSE(good.t.temperature = 1, "the stage's temperature");
+    REFUSE(good.t.temperature = NAN, "the stage's temperature");
+    REFUSE(good.t.n_progress = 0, "it has no progress scores");
+    REFUSE(good.t.instruction = long_text, "the instruction is too long");
+    assert_false(table.answers);                /* the simulator's */
+    REFUSE(good.t.purpose = GANTRY__PURPOSE__PURPOSE_ROLLOUT; good.t.temperature = NAN, "its temperature is none");
+    ADMIT(good.t.purpose = GANTRY__PURPOSE__PURPOSE_ROLLOUT; good.t.temperature = 0);
+    ADMIT(good.t.purpose = GANTRY__PURPOSE__PURPOSE_EVAL; good.t.temperature = 0; good.logp[1] = .5f);  /* is only counted */
+    policy->config.action_dims = DIMS + 1;
+    REFUSE((void)0, "its actions have 3 numbers, the policy's 4");
+    policy->config.action_dims = DIMS;
+    policy->config.image_height = 2 * SIDE;
+    REFUSE((void)0, "pictures of 2x2, the model wants 4x2");
+
+    policy->config.image_height = SIDE;
+    REFUSE(good.t.purpose = GANTRY__PURPOSE__PURPOSE_DEMO; good.label[2] = 1.5f, "its action labels are missing");
+    ADMIT(good.t.purpose = GANTRY__PURPOSE__PURPOSE_DEMO; good.t.n_tokens = good.t.n_logp = 0; good.label[2] = -1);
+    table.terms = (struct admission) {0};
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, set_up)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_described), TEST(test_busy), TEST(test_shapes), TEST(test_the_runs_pictures), TEST(test_numbers), TEST(test_optional), TEST(test_drawn),
-        TEST(test_return),
+        TEST(test_return), TEST(test_the_policy),
     };
 
     return cmocka_run_group_tests_name("delivery", tests, open_table, close_table);

@@ -9,7 +9,7 @@
 
 #include "learner/intake.h"
 
-struct desk { struct intake *intake; struct intake_effects out; uint64_t now_ms, token; };
+struct desk { struct intake *intake; struct intake_effects out; uint64_t now_ms, token; uint32_t purpose; };
 
 static int set_up(void **state)
 {
@@ -61,7 +61,7 @@ static uint64_t deliver(struct desk *d, uint64_t episode, uint64_t policy, uint8
                 .kind = INTAKE_DELIVER,
                 .from = who,
                 .request = 77,
-                .deliver = {.token = ++d->token, .policy_version = policy, .episode = e, .valid = true},
+                .deliver = {.token = ++d->token, .policy_version = policy, .purpose = d->purpose, .episode = e, .valid = true},
             });
     return d->token;
 }
@@ -153,6 +153,25 @@ static void test_sealed_when_complete(void **state)
     appended(d, 20, deliver(d, 20, 3, 1), 0);
     assert_null(find(d, INTAKE_SEAL));
     assert_int_equal(intake_trained_stage_of(d->intake, 20), 4);
+}
+
+/* An evaluation's episode is no training episode, whatever the worker calls it. */
+static void test_another_purpose(void **state)
+{
+    struct intake_event open = {.kind = INTAKE_OPEN, .epoch = 7, .open = {.stage = 4, .iteration = 1, .policy_version = 3, .purpose = 3}};
+    struct desk *d = *state;
+    uint64_t token;
+
+    open.open.episodes = (uint64_t[]) {10};
+    open.open.n_episodes = 1;
+    step(d, open);
+    d->purpose = 4;
+    token = deliver(d, 10, 3, 1);
+    expect_verdict(d, DELIVER_REFUSED);
+    assert_int_equal(find(d, INTAKE_RELEASE)->append.token, token);
+    d->purpose = 3;
+    appended(d, 10, deliver(d, 10, 3, 1), 0);
+    expect_verdict(d, DELIVER_ACCEPTED);
 }
 
 /* Several are written at once: each worker hears of its own. */
@@ -448,6 +467,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_durable_before_acknowledged, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_segments, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_sealed_when_complete, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_another_purpose, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_each_hears_of_its_own, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_failed_sync_acknowledges_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_first_durable_one_counts, set_up, tear_down),

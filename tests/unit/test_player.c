@@ -280,6 +280,13 @@ static void test_errors_go_back(void **state)
     delivered(&p, PLAYER_OK, DELIVER_REFUSED);           /* NaN in it, say */
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
     assert_int_equal(p.out.items[0].reason, LEASE_SIMULATOR_ERROR);
+
+    lease(&p, 0, true, 1);
+    sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
+    sim_done(&p, PLAYER_STEP_DONE, PLAYER_DO_STEP, true);
+    delivered(&p, PLAYER_BAD_ANSWER, DELIVER_REFUSED);   /* what an actor has said in it */
+    assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
+    assert_int_equal(p.out.items[0].reason, LEASE_SERVER_ERROR);
 }
 
 /* A server that answers nonsense is asked again, of which another may take care; then it is its fault, not the episode's. */
