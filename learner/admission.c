@@ -9,7 +9,7 @@
 #include "learner/episode_input.h"
 #include "run/trajectory.h"
 
-#define MAX_NUMBER 1e6f             /* of an action, a state, a reward */
+#define MAX_ACTION 1e6f             /* what a reward model reads (train/sample_check.c) */
 enum { MAX_STEPS = 100000, MAX_SIDE = 4096, MAX_DIMS = 1024, MAX_CAMERAS = 8 };
 
 /* NaN is none. */
@@ -44,8 +44,8 @@ static const char *check_numbers(const Gantry__Trajectory *t)
         return "actions or labels are not steps x action_dims";
     if (t->n_state % (steps + 1) || t->n_state > (steps + 1) * MAX_DIMS)
         return "the robot's state is not equally many numbers for each of steps + 1 observations, or too many";
-    if (!all_within(t->state, t->n_state, MAX_NUMBER))
-        return "a number of the robot's state is not finite, or beyond 1e6";
+    if (!all_within(t->state, t->n_state, FLT_MAX))
+        return "a number of the robot's state is not finite";
     if (t->n_tokens != t->n_logp)
         return "tokens and log-probabilities differ in number";
     if (t->n_tokens % steps || (is_learned_from(t) && !demo && !t->n_tokens))   /* a demonstrator has none, also when it is evaluated */
@@ -54,11 +54,11 @@ static const char *check_numbers(const Gantry__Trajectory *t)
         return "hidden states are not equally many numbers for each answer";
     if (!all_within(t->hidden, t->n_hidden, FLT_MAX) || !all_within(t->turn_hidden, t->n_turn_hidden, FLT_MAX))
         return "a hidden state is not finite";
-    if (!all_within(t->progress, t->n_progress, FLT_MAX) || !all_within(t->env_reward, t->n_env_reward, MAX_NUMBER))
-        return "a progress score or reward is not finite, or beyond 1e6";
+    if (!all_within(t->progress, t->n_progress, FLT_MAX) || !all_within(t->env_reward, t->n_env_reward, FLT_MAX))
+        return "a progress score or reward is not finite";
     if (!all_within(t->logp, t->n_logp, FLT_MAX) || !all_within(t->value, t->n_value, FLT_MAX))
         return "a log-probability or value is not finite";
-    if (!all_within(t->action, t->n_action, MAX_NUMBER) || !all_within(t->label, t->n_label, MAX_NUMBER))
+    if (!all_within(t->action, t->n_action, MAX_ACTION) || !all_within(t->label, t->n_label, MAX_ACTION))
         return "an action or label is not finite, or beyond 1e6";
     return NULL;
 }
@@ -70,7 +70,7 @@ static const char *check_shape(const Gantry__Trajectory *t, size_t n_frames)
     if (t->steps < 1 || t->steps > MAX_STEPS || t->height < 1 || t->height > MAX_SIDE || t->width < 1 || t->width > MAX_SIDE ||
         t->images > MAX_CAMERAS)
         return "steps, height, width or images are out of range";
-    if (t->max_steps && (t->max_steps < t->steps || t->max_steps > MAX_STEPS))
+    if (t->max_steps && (t->max_steps < t->steps || t->max_steps > INT32_MAX))
         return "it has more steps than its limit, or a limit that is none";
     problem = episode_check_observed(t->observed, t->n_observed, t->turns, t->n_turns, t->steps);
     if (problem)

@@ -352,7 +352,8 @@ static void test_the_policy(void **state)
         SPOIL(how, why);      \
     } while (0)
     ADMIT((void)0);
-    ADMIT(good.t.n_hidden = 0);
+    ADMIT(good.state[1] = 2e9f);                /* which the policy does not read */
+    ADMIT(good.t.max_steps = 1000000);
     REFUSE(good.logp[TOKENS - 1] = .5f, "a log-probability is not a number below 0");
     REFUSE(good.tokens[3] = 5, "a token is no action id");
     REFUSE(good.tokens[3] = (uint32_t)policy->config.vocab, "a token is no action id");
@@ -362,7 +363,7 @@ static void test_the_policy(void **state)
     REFUSE(good.t.n_hidden = STEPS * 3, "its hidden states are of another size");
     REFUSE(good.progress[1] = 1.5f, "a progress score is missing or not in [0,1]");
     assert_true(table.answers);
-    REFUSE(good.env_reward[1] = 2e6f, "progress score or reward");
+    REFUSE(good.env_reward[1] = 2e6f, "a reward of the environment");
     assert_false(table.answers);
     REFUSE(good.action[1] = -2e6f, "an action or label");
     REFUSE(good.t.max_steps = 1, "more steps than its limit");
