@@ -11,6 +11,17 @@
 
 enum { MOST = 1024, STACK = 128 << 10, MOST_SHARED = 48 << 10 }; /* shared memory without asking for more */
 
+#ifdef __FMA__
+/* Before anything of a program that has an emulated device: its kernels were compiled for such a CPU. */
+__attribute__((constructor)) static void wants_fma(void)
+{
+    if (__builtin_cpu_supports("fma"))
+        return;
+    printf("skipped: the emulated device wants a CPU with FMA\n");
+    exit(77);
+}
+#endif
+
 enum fiber_state { READY, AT_BARRIER, AT_WARP, DONE };
 
 struct fiber {
@@ -19,6 +30,7 @@ struct fiber {
     simt_index index;
     unsigned number;
     bool made;
+    unsigned exchanges;
     char *stack;
 };
 
@@ -29,7 +41,7 @@ struct machine {
     simt_thread *thread;
     void *arg;
     unsigned threads, waiting, waiting_warp[MOST / 32], order[MOST];
-    uint32_t exchanged[MOST];
+    uint32_t exchanged[2][MOST]; /* in turn: whoever is at the next exchange need not wait for those who still read */
     char *shared;
 };
 
@@ -160,15 +172,13 @@ void __syncwarp(unsigned mask)
 uint32_t simt_exchange(uint32_t value, int from_lane)
 {
     struct machine *m = machine;
-    unsigned number = m->running->number, from = number / 32 * 32 + (unsigned)from_lane;
+    unsigned number = m->running->number, from = number / 32 * 32 + (unsigned)from_lane, turn = m->running->exchanges++ % 2;
 
     if (from_lane < 0 || from_lane > 31 || from >= m->threads)
         die("a shuffle from a lane that is not there");
-    m->exchanged[number] = value;
+    m->exchanged[turn][number] = value;
     __syncwarp();
-    value = m->exchanged[from];
-    __syncwarp();
-    return value;
+    return m->exchanged[turn][from];
 }
 
 static uint32_t next_random(uint64_t *state)
@@ -186,6 +196,7 @@ static void run_block(uint64_t *random)
     memset(m->waiting_warp, 0, sizeof(m->waiting_warp));
     for (unsigned i = 0; i < m->threads; i++) {
         m->fibers[i].state = READY;
+        m->fibers[i].exchanges = 0;
         m->order[i] = i;
     }
     while (left) {
