@@ -80,11 +80,11 @@ run_one() {
     echo "$status" >"$scratch/$name.status"
 }
 
-# Several programs, $jobs at a time: run_all "PROGRAM [ARGUMENTS]"...
+# Several programs, one more at a time than there are cores, for some wait: run_all "PROGRAM [ARGUMENTS]"...
 run_all() {
     local line name ok bad not
     for line in "$@"; do
-        while [ "$(jobs -rp | wc -l)" -ge "${RUN_JOBS:-$jobs}" ]; do wait -n; done
+        while [ "$(jobs -rp | wc -l)" -ge "${RUN_JOBS:-$((jobs + 1))}" ]; do wait -n; done
         # shellcheck disable=SC2086
         run_one $line &
     done
@@ -182,9 +182,9 @@ run_pytest() {      # run_pytest NAME ARGUMENT...: counted, shown when it fails
     return 0
 }
 
-beside() {          # beside loadfile|load: as many files or tests side by side as there are cores, if pytest can
+beside() {          # beside loadfile|load: one file or test more side by side than there are cores, if pytest can
     # Half the time goes in waiting. Not more than four: each test has its own daemons, and memory for them.
-    "$(command -v pytest-3 || command -v pytest)" -n 0 --version >/dev/null 2>&1 && echo "-n $((jobs < 4 ? jobs : 4)) --dist $1"
+    "$(command -v pytest-3 || command -v pytest)" -n 0 --version >/dev/null 2>&1 && echo "-n $((jobs < 4 ? jobs + 1 : 4)) --dist $1"
 }
 
 # The daemons of a build with sanitizers (tests/system/sanitized.py), all five under junk and lies and through a short run.

@@ -13,6 +13,7 @@
 
 #include "base/fault.h"
 #include "sim/suites/tabletop/tabletop.h"
+#include "tests/harness/sanitized.h"
 
 static const char *const names[] = {
     "pick_up_object", "push_to_target", "stack_two_blocks", "open_drawer", "sort_objects", "pour_liquid", "assemble_parts",
@@ -72,7 +73,7 @@ static bool expert_plays(struct sim_slot *slot, enum sim_split split, uint64_t s
 
 static void test_experts(void **state _unused_)
 {
-    enum { EPISODES = 200 };
+    enum { EPISODES = SANITIZED ? 20 : 200 };
     int i, e, steps, won, total;
 
     for (i = 0; i < TASKS; i++) {
