@@ -28,6 +28,15 @@ static bool is_learned_from(const Gantry__Trajectory *t)
            t->purpose == GANTRY__PURPOSE__PURPOSE_TRAIN;
 }
 
+/* What the lease named is what answered, at each step (promise 6). */
+static bool is_of_one_version(const Gantry__Trajectory *t)
+{
+    for (size_t i = 0; i < t->n_step_version; i++)
+        if (t->step_version[i] != t->policy_version)
+            return false;
+    return !t->n_step_version || t->n_step_version == t->steps;
+}
+
 /* Its numbers: as many as its steps ask for, and numbers. */
 static const char *check_numbers(const Gantry__Trajectory *t)
 {
@@ -75,6 +84,8 @@ static const char *check_shape(const Gantry__Trajectory *t, size_t n_frames)
     problem = episode_check_observed(t->observed, t->n_observed, t->turns, t->n_turns, t->steps);
     if (problem)
         return problem;
+    if (!is_of_one_version(t))
+        return "step_version is not the episode's policy version at each of its steps";
     if (n_frames != trajectory_observed(t) * MAX(t->images, 1u) * t->height * t->width * 3)
         return "the pictures are not (steps + 1, or as many as were drawn) x images x height x width x 3 bytes";
     return check_numbers(t);

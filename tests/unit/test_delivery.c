@@ -30,6 +30,7 @@ static struct good {
     float action[STEPS * DIMS], label[STEPS * DIMS], logp[TOKENS], value[STEPS], progress[STEPS + 1], env_reward[STEPS],
         state[(STEPS + 1) * 2], hidden[STEPS * 3];
     uint32_t tokens[TOKENS];
+    uint64_t step_version[STEPS];
     uint8_t frames[FRAMES + 1];
     size_t n_frames;
     unsigned n_parts;
@@ -39,7 +40,7 @@ static int set_up(void **state)
 {
     (void)state;
     good = (struct good) {.t = GANTRY__TRAJECTORY__INIT, .n_frames = FRAMES, .n_parts = 1, .progress = {0, .25f, .75f},
-                          .env_reward = {2, 3}};
+                          .env_reward = {2, 3}, .step_version = {3, 3}};
     good.t.episode = 10;
     good.t.policy_version = 3;
     good.t.purpose = GANTRY__PURPOSE__PURPOSE_TRAIN;
@@ -51,7 +52,7 @@ static int set_up(void **state)
     good.t.max_steps = 20;
 #define LIST(name) good.t.name = good.name, good.t.n_##name = ARRAY_SIZE(good.name)
     LIST(action), LIST(label), LIST(logp), LIST(value), LIST(progress), LIST(env_reward), LIST(state), LIST(hidden),
-        LIST(tokens);
+        LIST(tokens), LIST(step_version);
     for (size_t i = 0; i < FRAMES; i++)
         good.frames[i] = (uint8_t)i;
     return 0;
@@ -216,6 +217,8 @@ static void test_shapes(void **state)
     SPOIL(good.t.n_progress = STEPS, "progress must have");
     SPOIL(good.t.n_env_reward = 1, "env_reward must have");
     SPOIL(good.t.n_value = 1, "value must have");
+    SPOIL(good.t.n_step_version = 1, "step_version is not");
+    SPOIL(good.step_version[STEPS - 1] = 2, "step_version is not");
     SPOIL(good.t.action_dims = 0, "actions or labels");
     SPOIL(good.t.n_action -= DIMS, "actions or labels");
     SPOIL(good.t.n_label--, "actions or labels");
@@ -268,7 +271,8 @@ static void test_numbers(void **state)
 static void test_optional(void **state)
 {
     (void)state;
-    good.t.n_progress = good.t.n_env_reward = good.t.n_value = good.t.n_label = good.t.n_state = good.t.n_hidden = 0;
+    good.t.n_progress = good.t.n_env_reward = good.t.n_value = good.t.n_step_version = 0;
+    good.t.n_label = good.t.n_state = good.t.n_hidden = 0;
     expect_accepted();
     assert_true(table.event.deliver.episode.progress_end == 0 && table.event.deliver.episode.reward == 1);  /* a success */
     good.t.n_tokens = good.t.n_logp = 0;
