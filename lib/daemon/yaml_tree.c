@@ -54,6 +54,8 @@ static int next_event(struct builder *b, yaml_event_t *event)
     if (p->error == YAML_READER_ERROR)
         return error_set(b->error, EINVAL, "%s: byte %zu: %s", b->name, p->problem_offset,
                          p->problem ? p->problem : "not readable");
+    if (p->error == YAML_SCANNER_ERROR && p->buffer.pointer < p->buffer.last && *p->buffer.pointer == '\t')
+        return refuse(b, p->problem_mark, "not YAML: a tab, where only spaces indent");
     return error_set(b->error, EINVAL, "%s:%zu:%zu: not YAML: %s%s%s", b->name, p->problem_mark.line + 1,
                      p->problem_mark.column + 1,
                      p->problem ? p->problem : "?", p->context ? " " : "", p->context ? p->context : "");

@@ -199,6 +199,7 @@ static void test_all_faults(void **state _unused_)
         {"run: {seed: -1}\npolicy: {eos_in_logp: true}\nstages:\n - prm: {steps: x}\n - rl: {preset: writeup}\n",
          {"run.yaml:1:13: run.seed: -1 is not right here", "run.yaml:4:17: stages[0].prm.steps: x is not right here"}},
         {"run: {nmae: x\nsuit: {}\n", {"run.yaml:2:5: not YAML: "}},              /* no YAML: nothing more is known of it */
+        {"stages:\n\t- eval: {}\n", {"run.yaml:2:1: not YAML: a tab, where only spaces indent"}},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
