@@ -291,6 +291,9 @@ int config_set(const struct config_key *key, const struct yaml_node *value, cons
         return set_scalar(&p, key, field(key, into));
     if (key->type >= CONFIG_TYPE_INTS && value->kind == YAML_LIST)
         return set_list(&p, key, into);
+    if (key->type >= CONFIG_TYPE_INTS && key->type != CONFIG_TYPE_SECTIONS && value->kind == YAML_SCALAR && value->text[0] &&
+        !strpbrk(value->text, "[]"))
+        return config_error(faults, value, path, "a list is expected: [%s]", value->text);
     return wrong_type(&p, key, value->kind == YAML_SCALAR && value->text[0] ? value->text : yaml_kind_name(value->kind));
 }
 

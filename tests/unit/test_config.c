@@ -135,7 +135,8 @@ static void test_refusals(void **state _unused_)
         {"name: 12345678\n", "f.yaml:1:7: top.name: 8 bytes; at most 7 fit"},
         {"sizes: [1, 2, 3, 4]\n", "f.yaml:1:8: top.sizes: 4 entries; at most 3 fit"},
         {"sizes: [1, 12]\n", "f.yaml:1:12: top.sizes[1]: 12 is out of range; it must be from 0 to 9"},
-        {"sizes: 4\n", "f.yaml:1:8: top.sizes: 4 is not right here; expected: a list of at most 3 whole numbers"},
+        {"sizes: 4\n", "f.yaml:1:8: top.sizes: a list is expected: [4]"},
+        {"sizes: {a: 4}\n", "f.yaml:1:8: top.sizes: a map is not right here; expected: a list of at most 3 whole numbers"},
         {"parts: [{size: 1}, {siez: 1}]\n", "f.yaml:1:21: top.parts[1].siez: unknown key; nearest: size"},
         {"parts: [3]\n", "f.yaml:1:9: top.parts[0]: a value is not right here; expected: a list of at most 2 maps "
                            "with the keys label, size"},
