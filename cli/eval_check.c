@@ -8,7 +8,6 @@
 
 #include "cli/eval.h"
 #include "cli/run_open.h"
-#include "nn/base_link.h"
 #include "nn/models/openvla.h"
 #include "run/manifest.h"
 #include "sim/sim.h"
@@ -51,7 +50,7 @@ static int check_critics(const struct eval *eval, struct error *error)
 static int check_confidence(const struct eval *eval, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = NULL;
-    char dir[VERSION_PATH], base[PATH_MAX];
+    char dir[VERSION_PATH];
     int r;
 
     if (!eval_searches(&eval->ask->stage) || eval->ask->stage.search_judge != JUDGE_CONFIDENCE)
@@ -59,9 +58,7 @@ static int check_confidence(const struct eval *eval, struct error *error)
     r = version_path(eval->run_dir, KIND_POLICY, 0, dir);
     if (r < 0)
         return error_set(error, -r, "%s: its path is too long", eval->run_dir);
-    r = base_link_follow(dir, base, error);
-    if (r >= 0)
-        r = openvla_open(r > 0 ? base : dir, NULL, &model, NULL, error);
+    r = openvla_open_below(dir, &model, error);
     if (r >= 0 && model->config.oft.kind != OFT_NONE)
         r = error_set(error, EINVAL, "--judge confidence asks a policy that answers token by token, and this run's answers whole "
                       "chunks: take prm or value");

@@ -165,7 +165,7 @@ static void open_shape(struct edge *edge)
         return;
     r = version_path(edge->run_dir, GANTRY__VERSION_KIND__VERSION_POLICY, numbers[n - 1], dir);
     if (r >= 0)
-        r = openvla_open(dir, NULL, &edge->shape, NULL, &error);
+        r = openvla_open_below(dir, &edge->shape, &error);
     if (r < 0)
         log_warn("episodes are taken without asking whether they fit the policy", "reason=%s", LOG_Q(error_text(&error, r)));
 }

@@ -81,7 +81,7 @@ static int reference_bytes(struct plan_runner *runner, const Gantry__Plan *plan,
                            int64_t *ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *reference = NULL;
-    char of[VERSION_PATH], base[PATH_MAX];
+    char of[VERSION_PATH];
     uint64_t version = plan->parent;
     int64_t bytes;
     int r = plan->parent ? checkpoint_reference(dir, plan->stage + 1, &version, error) : 0;
@@ -94,9 +94,7 @@ static int reference_bytes(struct plan_runner *runner, const Gantry__Plan *plan,
         return 0;
     r = version_path(runner->run_dir, 0, version, of);
     if (r >= 0)
-        r = base_link_follow(of, base, error);
-    if (r >= 0)
-        r = openvla_open(r > 0 ? base : of, NULL, &reference, NULL, error);
+        r = openvla_open_below(of, &reference, error);
     if (r < 0)
         return error_prefix(error, r, "the policy that the stage started from");
     bytes = memory_on_device(reference, runner->fast);

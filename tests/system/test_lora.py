@@ -62,6 +62,8 @@ def test_run_with_adapters(make_cluster, tmp_path):
     killed.until_finished()
     killed.history()
     assert weights(killed.run) == weights(untouched.run)
+    # what an episode must fit is known of adapters, too (learner/admission.h)
+    assert "without asking" not in "".join(log.read_text() for log in killed.root.glob("learner*.log"))
 
     # the base and the adapter as one directory
     exported = gantry("model", "export", untouched.run, tmp_path / "policy")

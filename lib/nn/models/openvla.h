@@ -102,6 +102,8 @@ int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, str
  * for the caller to close. The parameters have no values. */
 int openvla_open(const char *dir, struct hf_problems *problems, struct openvla **ret, struct hf_shards *ret_shards,
                  struct error *error);
+/* The same of a directory that may hold adapters alone (nn/base_link.h): of what they sit on. */
+int openvla_open_below(const char *dir, struct openvla **ret, struct error *error);
 /* Write all files into `dir` (must exist, empty): weights as dtype "F32", "F16" or "BF16" in one file or shards of 5 GB, or,
  * NULL, each tensor as it was read, in the same order and shards; the small files as they were loaded; heads, if any, as F32. The
  * caller makes the directory durable and renames it (base/staged_dir.h). */

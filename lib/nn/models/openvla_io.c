@@ -182,6 +182,14 @@ int openvla_open(const char *dir, struct hf_problems *problems, struct openvla *
     return 0;
 }
 
+int openvla_open_below(const char *dir, struct openvla **ret, struct error *error)
+{
+    char base[PATH_MAX];
+    int r = base_link_follow(dir, base, error);
+
+    return r < 0 ? r : openvla_open(r > 0 ? base : dir, NULL, ret, NULL, error);
+}
+
 static int load(struct openvla *model, const char *sha256, int64_t halves_from, struct error *error)
 {
     _cleanup_(parts_close) struct parts parts = {0};
