@@ -10,6 +10,7 @@
 #include "coordinator/start_policy.h"
 #include "nn/base_link.h"
 #include "nn/hf.h"
+#include "nn/models/openvla_oft.h"
 #include "train/memory.h"
 
 #define MB (1024.0 * 1024.0)
@@ -141,27 +142,35 @@ static bool bf16_has(const struct st_tensor *t, int64_t at)
     return !(bits & (t->dtype == DTYPE_F32 ? 0xffff : 7));
 }
 
-/* What is trained whole and rests as bf16 begins with values that bf16 has. Some of every tensor are looked at: of a checkpoint
- * that was not rounded hardly any value fits, and all would take minutes. */
-static int check_bf16(const struct run_config *c, const char *dir, const struct hf_shards *shards, struct error *error)
+struct bf16_question { const char *dir; struct error *error; };
+
+/* Some of its values are looked at: of a checkpoint that was not rounded hardly any fits, and all would take minutes. */
+static int ask_bf16(const struct st_tensor *t, void *arg)
 {
     enum { LOOKS = 1024 };
+    const struct bf16_question *asked = arg;
+    int64_t step = MAX(t->numel / LOOKS, 1);
+    bool fits = true;
+
+    for (int64_t at = 0; at < t->numel && fits; at += step)
+        fits = bf16_has(t, at);
+    return fits ? 0
+         : error_set(asked->error, EINVAL, "policy.weights is bf16, but policy.init %s has values that bf16 has not (%s): `gantry model "
+                     "convert %s NEW --dtype bf16` rounds them, or set policy.weights: fp32", asked->dir, t->name, asked->dir);
+}
+
+/* What is trained whole and rests as bf16 begins with values that bf16 has. */
+static int check_bf16(const struct run_config *c, const char *dir, const struct hf_shards *shards, struct error *error)
+{
+    struct bf16_question asked = {dir, error};
+    int r = 0;
 
     if (strcmp(c->policy_weights, "bf16") != 0 || !strcmp(c->policy_train, "lora"))
         return 0;
     for (int i = 0; i < shards->n; i++)
-        for (int k = 0; k < shards->file[i]->count; k++) {
-            const struct st_tensor *t = &shards->file[i]->list[k];
-            int64_t step = MAX(t->numel / LOOKS, 1);
-            bool fits = true;
-
-            for (int64_t at = 0; at < t->numel && fits; at += step)
-                fits = bf16_has(t, at);
-            if (!fits)
-                return error_set(error, EINVAL, "policy.weights is bf16, but policy.init %s has values that bf16 has not (%s): `gantry "
-                                 "model convert %s NEW --dtype bf16` rounds them, or set policy.weights: fp32", dir, t->name, dir);
-        }
-    return 0;
+        for (int k = 0; k < shards->file[i]->count && r == 0; k++)
+            r = ask_bf16(&shards->file[i]->list[k], &asked);
+    return r < 0 ? r : oft_look(dir, ask_bf16, &asked, error);
 }
 
 /* What the run's copy of the checkpoint will say beyond it; data sets that it would then learn from the wrong way round are

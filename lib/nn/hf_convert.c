@@ -12,11 +12,18 @@ static int widen(void *context, int64_t first, int64_t n, float *ret)
     return st_read_f32(context, first, n, ret);
 }
 
-static struct st_write as_it_is(const struct st_tensor *tensor)
+/* how NULL: as it is. */
+static struct st_write describe(const struct st_tensor *tensor, const struct hf_conversion *how)
 {
     struct st_write to = {.name = tensor->name, .dtype = tensor->dtype, .ndim = tensor->ndim, .raw = tensor->data};
 
     memcpy(to.dim, tensor->dim, sizeof(tensor->dim));
+    if (how && how->change_dtype && dtype_is_weight(tensor->dtype) && tensor->dtype != how->dtype) {
+        to.dtype = how->dtype;
+        to.raw = NULL;
+        to.fill = widen;
+        to.context = (void *)(uintptr_t)tensor;
+    }
     return to;
 }
 
@@ -35,15 +42,7 @@ static int convert_weights(const struct hf_shards *shards, const char *to, const
         return error_set(error, ENOMEM, "out of memory");
     for (int s = 0; s < shards->n; s++)
         for (int i = 0; i < shards->file[s]->count; i++) {
-            const struct st_tensor *tensor = &shards->file[s]->list[i];
-
-            list[n] = as_it_is(tensor);
-            if (how->change_dtype && dtype_is_weight(tensor->dtype) && tensor->dtype != how->dtype) {
-                list[n].dtype = how->dtype;
-                list[n].raw = NULL;
-                list[n].fill = widen;
-                list[n].context = (void *)(uintptr_t)tensor;
-            }
+            list[n] = describe(&shards->file[s]->list[i], how);
             ret->bytes += (int64_t)st_write_bytes(&list[n]);
             shard[n++] = s;
         }
@@ -53,18 +52,19 @@ static int convert_weights(const struct hf_shards *shards, const char *to, const
 
 /* ---- what lies beside the shards ------------------------------------------------------------------------- */
 
-static int write_tensors(const struct st_tensor *tensors, int n, const char *path, bool as_given, struct error *error)
+static int write_tensors(const struct st_tensor *tensors, int n, const struct hf_conversion *how, const char *path, bool as_given,
+                         struct error *error)
 {
     _cleanup_free_ struct st_write *list = calloc((size_t)n + 1, sizeof(*list));
 
     if (!list)
         return error_set(error, ENOMEM, "out of memory");
     for (int i = 0; i < n; i++)
-        list[i] = as_it_is(&tensors[i]);
+        list[i] = describe(&tensors[i], how);
     return as_given ? safetensors_write_as_given(path, list, n, error) : safetensors_write(path, list, n, error);
 }
 
-static int convert_torch(const char *from, const char *to, int *ret_tensors, struct error *error)
+static int convert_torch(const char *from, const struct hf_conversion *how, const char *to, int *ret_tensors, struct error *error)
 {
     _cleanup_(torch_file_closep) struct torch_file *file = NULL;
     const struct st_tensor *tensors;
@@ -73,7 +73,7 @@ static int convert_torch(const char *from, const char *to, int *ret_tensors, str
     if (r < 0)
         return r;
     tensors = torch_file_tensors(file, &n);
-    r = write_tensors(tensors, n, to, false, error);
+    r = write_tensors(tensors, n, how, to, false, error);
     if (r >= 0 && ret_tensors)
         *ret_tensors = n;
     return r;
@@ -97,7 +97,13 @@ static void torch_name(const char *name, struct strbuf *ret)
     strbuf_addf(ret, "%.*s.safetensors", (int)n, name);
 }
 
-static int convert_side_file(const char *from, const char *to, const char *name, struct error *error)
+/* They are fp32 wherever they learn, also on a trunk of bf16. */
+static bool keeps_dtype(const char *name)
+{
+    return !strcmp(name, "value_head.safetensors") || !strcmp(name, "reward_head.safetensors");
+}
+
+static int convert_side_file(const char *from, const char *to, const char *name, const struct hf_conversion *how, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf source = STRBUF_INIT, target = STRBUF_INIT, target_name = STRBUF_INIT;
     _cleanup_(safetensors_closep) struct safetensors *file = NULL;
@@ -117,9 +123,9 @@ static int convert_side_file(const char *from, const char *to, const char *name,
                          "%s: would become %s, which another file of the directory is or becomes; keep one of them", source.text,
                          target_name.text);
     if (torch)
-        return convert_torch(source.text, target.text, NULL, error);
+        return convert_torch(source.text, how, target.text, NULL, error);
     r = safetensors_open(source.text, &file, error);
-    return r < 0 ? r : write_tensors(file->list, file->count, target.text, true, error);
+    return r < 0 ? r : write_tensors(file->list, file->count, keeps_dtype(name) ? NULL : how, target.text, true, error);
 }
 
 /* Not a shard, whatever the index calls it, nor one that the index has left behind. */
@@ -133,8 +139,8 @@ static bool is_side_file(const struct hf_shards *shards, const char *name)
     return ends_with(name, ".safetensors") || ends_with(name, ".pt");
 }
 
-static int convert_side_files(const struct hf_shards *shards, const char *from, const char *to, struct hf_converted *ret,
-                              struct error *error)
+static int convert_side_files(const struct hf_shards *shards, const char *from, const char *to, const struct hf_conversion *how,
+                              struct hf_converted *ret, struct error *error)
 {
     struct dirent **entries;
     int n = scandir(from, &entries, NULL, alphasort), r = 0;
@@ -143,7 +149,7 @@ static int convert_side_files(const struct hf_shards *shards, const char *from, 
         return error_set(error, errno, "%s: %s", from, strerror(errno));
     for (int i = 0; i < n; i++) {
         if (r >= 0 && is_side_file(shards, entries[i]->d_name)) {
-            r = convert_side_file(from, to, entries[i]->d_name, error);
+            r = convert_side_file(from, to, entries[i]->d_name, how, error);
             ret->side_files++;
         }
         free(entries[i]);
@@ -164,7 +170,7 @@ int hf_convert(const char *from, const char *to, const struct hf_conversion *how
     if (r >= 0)
         r = convert_weights(&shards, to, how, &done, error);
     if (r >= 0)
-        r = convert_side_files(&shards, from, to, &done, error);
+        r = convert_side_files(&shards, from, to, how, &done, error);
     if (r >= 0)
         r = hf_files_write(&files, to, how->change_dtype ? dtype_torch_name(how->dtype) : NULL, error);
     if (r < 0)
@@ -181,7 +187,7 @@ int hf_convert_torch(const char *from, const char *to, int *ret_tensors, struct 
     strbuf_addf(&temporary, "%s.tmp.%d", to, (int)getpid());
     if (temporary.failed)
         return error_set(error, ENOMEM, "out of memory");
-    r = convert_torch(from, temporary.text, ret_tensors, error);
+    r = convert_torch(from, NULL, temporary.text, ret_tensors, error);
     if (r >= 0 && rename(temporary.text, to) < 0)
         r = error_set(error, errno, "%s: %s", to, strerror(errno));
     if (r < 0)

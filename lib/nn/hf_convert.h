@@ -1,6 +1,6 @@
 /* hf_convert.h - a model directory again, in another dtype or other shards; any architecture, one tensor in memory at a time.
  *
- * Weights keep their names and order; integers and what lies beside the shards (heads) keep their dtype. Side files of torch.save
+ * Weights keep their names and order; integers keep their dtype, and so do value_head and reward_head. Side files of torch.save
  * (OpenVLA-OFT's action_head--STEP_checkpoint.pt and its like) become action_head.safetensors. Small files are written as they
  * were, but for config.json's torch_dtype. The caller owns the directory (base/staged_dir.h).
  * Thread rule: none.  Failure rule: -errno and one line: file, tensor, found, expected. */

@@ -89,6 +89,17 @@ def test_a_critic_of_other_inputs(make_cluster, model, tmp_path):
 def test_weights_that_bf16_has_not(make_cluster, model, tmp_path):
     up_refuses(make_cluster({"policy": {"init": str(model), "weights": "bf16"}}), "policy.weights is bf16", "values that bf16 has not",
                f"`gantry model convert {model} NEW --dtype bf16` rounds them")
+    # what lies beside a checkpoint is asked, too, and rounded by the same command
+    assert gantry("model", "convert", model, tmp_path / "rounded", "--dtype", "bf16").returncode == 0
+    oft = tmp_path / "oft"
+    assert gantry("model", "oft", tmp_path / "rounded", oft, "--kind", "laplace", "--chunk", 3, "--width", 32).returncode == 0
+    up_refuses(make_cluster({"policy": {"init": str(oft), "weights": "bf16"}}), "values that bf16 has not (", f"convert {oft} NEW")
+    assert gantry("model", "convert", oft, tmp_path / "all", "--dtype", "bf16").returncode == 0
+    cluster = make_cluster({"policy": {"init": str(tmp_path / "all"), "weights": "bf16"}},
+                           stages=[{"demos": {"episodes": 3, "style": "clean"}}, {"sft": {"steps": 3, "batch": 8, "commit_every": 1}}])
+    cluster.start()
+    cluster.until_finished()
+    cluster.history()
 
 
 def test_a_model_that_came_with_gantry(tmp_path):

@@ -105,8 +105,9 @@ int openvla_open(const char *dir, struct hf_problems *problems, struct openvla *
 /* The same of a directory that may hold adapters alone (nn/base_link.h): of what they sit on. */
 int openvla_open_below(const char *dir, struct openvla **ret, struct error *error);
 /* Write all files into `dir` (must exist, empty): weights as dtype "F32", "F16" or "BF16" in one file or shards of 5 GB, or,
- * NULL, each tensor as it was read, in the same order and shards; the small files as they were loaded; heads, if any, as F32. The
- * caller makes the directory durable and renames it (base/staged_dir.h). */
+ * NULL, each tensor as it was read, in the same order and shards; the small files as they were loaded; what OpenVLA-OFT has beside
+ * them as dtype, or F32; heads for value and reward, if any, as F32. The caller makes the directory durable and renames it
+ * (base/staged_dir.h). */
 int openvla_save(const struct openvla *model, const char *dir, const char *dtype, struct error *error);
 int openvla_save_sharded(const struct openvla *model, const char *dir, const char *dtype, int64_t shard_bytes,
                          struct error *error);

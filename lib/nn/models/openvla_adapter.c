@@ -44,7 +44,7 @@ int openvla_adapter_save(const struct openvla *model, const char *dir, struct er
     if (r >= 0)
         r = openvla_save_heads(model, dir, error);
     if (r >= 0)
-        r = oft_save(model, dir, error);
+        r = oft_save(model, dir, DTYPE_F32, error);
     return r < 0 ? r : base_link_write(dir, base, error);
 }
 

@@ -44,8 +44,11 @@ bool oft_trains_whole(const struct openvla *model);
 /* The values of those parts from the side files of `dir`, as far as there are any, in place of what they are. -EINVAL: for
  * another base. */
 int oft_read_trained(struct openvla *model, const char *dir, struct error *error);
-/* Write the side files of `dir`, as F32. */
-int oft_save(const struct openvla *model, const char *dir, struct error *error);
+/* Write the side files of `dir`, all as one dtype. */
+int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, struct error *error);
+/* Every tensor of the side files of `dir`, as it is stored, for whoever asks about values before a model is loaded. 0, or what look
+ * answered, if that is below 0: it was the last. */
+int oft_look(const char *dir, int (*look)(const struct st_tensor *tensor, void *arg), void *arg, struct error *error);
 
 /* The robot's state as the projector takes it: 2 (x - low) / (high - low + 1e-8) - 1, clipped to [-1,1]. */
 void oft_normalise_state(const struct action_stats *stats, const double *state, double *ret);

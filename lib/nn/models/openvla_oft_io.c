@@ -108,6 +108,21 @@ static int open_files(const char *dir, struct oft_files *files, struct error *er
     return r;
 }
 
+int oft_look(const char *dir, int (*look)(const struct st_tensor *tensor, void *arg), void *arg, struct error *error)
+{
+    _cleanup_(oft_files_close) struct oft_files files = {0};
+    int r = open_files(dir, &files, error);
+
+    for (int f = 0; f < OFT_FILES; f++) {
+        int n = files.file[f] ? files.file[f]->count : 0;
+        const struct st_tensor *list = files.file[f] ? files.file[f]->list : files.saved[f] ? torch_file_tensors(files.saved[f], &n) : NULL;
+
+        for (int i = 0; i < n && r >= 0; i++)
+            r = look(&list[i], arg);
+    }
+    return r < 0 ? r : 0;
+}
+
 /* ---- config.json ------------------------------------------------------------------------------------------------------------
  */
 
@@ -449,7 +464,7 @@ int oft_attach(struct openvla *model, const char *dir, const struct oft_config *
 
 /* ---- and back ---------------------------------------------------------------------------------------------------- */
 
-int oft_save(const struct openvla *model, const char *dir, struct error *error)
+int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, struct error *error)
 {
     for (int f = 0; f < OFT_FILES; f++) {
         _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
@@ -465,7 +480,7 @@ int oft_save(const struct openvla *model, const char *dir, struct error *error)
             if (!is_of(param, (enum oft_file)f))
                 continue;
             list[n] =
-                (struct st_write){.name = f == OFT_VISION ? param->name : param->name + length + 1, .dtype = DTYPE_F32,
+                (struct st_write){.name = f == OFT_VISION ? param->name : param->name + length + 1, .dtype = dtype,
                                   .ndim = param->ndim, .values = param->value};
             memcpy(list[n++].dim, param->dim, sizeof(param->dim));
         }

@@ -100,7 +100,7 @@ int openvla_save_sharded(const struct openvla *model, const char *dir, const cha
         return error_set(error, EINVAL, "weights are written as F32, F16 or BF16, not %s", dtype_text);
     r = openvla_save_heads(model, dir, error);
     if (r >= 0)
-        r = oft_save(model, dir, error);
+        r = oft_save(model, dir, dtype, error);
     if (r >= 0)
         r = !dtype_text && !model->w->fresh ? write_as_read(model, dir, error) : write_as(model, dir, dtype, shard_bytes, error);
     return r < 0 ? r : hf_files_write(&model->files, dir, dtype_text || model->w->fresh ? dtype_torch_name(dtype) : NULL, error);
